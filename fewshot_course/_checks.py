@@ -1,0 +1,133 @@
+"""Checks of what a user passes in.
+
+Every message names the argument, says what came and what is expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+UNLABELLED = -1
+"""The label of an example whose class is unknown, as in :mod:`sklearn.semi_supervised`."""
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``choices``; else raise, naming the nearest one."""
+    known = list(choices)
+    if value in known:
+        return str(value)
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name}={value!r} is not known; expected one of {', '.join(known)}.{hint}")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -np.inf,
+    high: float = np.inf,
+    integer: bool = False,
+    low_open: bool = False,
+) -> Any:
+    """Return ``value`` if it is a finite number in ``[low, high]`` (``(low, high]`` if low_open)."""
+    kind = numbers.Integral if integer else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        wanted = "a whole number" if integer else "a number"
+        raise TypeError(f"{name} must be {wanted}, got {value!r} of type {type(value).__name__}.")
+    bracket = "(" if low_open else "["
+    inside = low < value <= high if low_open else low <= value <= high
+    if not np.isfinite(float(value)) or not inside:
+        raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {value!r}.")
+    return value
+
+
+def check_features(name: str, X: Any, *, like: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return ``X`` as a finite float array of at least two dimensions.
+
+    Args:
+        name: the argument's name, for the message.
+        X: vectors ``(n, d)`` or images ``(n, h, w)`` / ``(n, h, w, c)``.  Images (three or
+            more dimensions) must be floats in [0, 1].
+        like: the shape of one example that is expected, if known.
+
+    Returns:
+        ``X``; integers become float64, float16 becomes float32.
+
+    Raises:
+        TypeError: for a type that is no numeric array.
+        ValueError: for a wrong shape, no examples, NaN or infinity, or images outside [0, 1].
+    """
+    try:
+        array = np.asarray(X)
+    except ValueError as error:
+        raise ValueError(f"{name} is ragged: all examples must have one shape ({error}).") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be a numeric array, got dtype {array.dtype}.")
+    if array.ndim < 2:
+        raise ValueError(
+            f"{name} must have shape (n, d) or (n, h, w[, c]), got shape {array.shape}. "
+            f"For one feature use {name}.reshape(-1, 1)."
+        )
+    if array.ndim > 4:
+        raise ValueError(f"{name} must have two to four dimensions, got shape {array.shape}.")
+    if len(array) == 0:
+        raise ValueError(f"{name} has no examples (shape {array.shape}).")
+    if array.ndim > 2 and array.dtype.kind in "iub":
+        raise ValueError(
+            f"{name} holds images of dtype {array.dtype}; expected floats in [0, 1]: "
+            f"divide by 255 first."
+        )
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float64)
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array.reshape(len(array), -1))).any(axis=1).sum())
+        raise ValueError(f"{name} has NaN or infinite values in {bad} of {len(array)} examples.")
+    if array.ndim > 2 and (array.min() < 0 or array.max() > 1):
+        raise ValueError(
+            f"{name} holds images with values in [{array.min():g}, {array.max():g}]; "
+            f"expected [0, 1]."
+        )
+    if like is not None and array.shape[1:] != tuple(like):
+        raise ValueError(
+            f"{name} has examples of shape {array.shape[1:]}, expected {tuple(like)}."
+        )
+    return array
+
+
+def check_labels(
+    name: str, y: Any, *, n: int | None = None, allow_unlabelled: bool = False
+) -> np.ndarray:
+    """Return ``y`` as an int64 array ``(n,)`` of labels >= 0 (or -1 where that is allowed).
+
+    Raises:
+        TypeError: for labels that are no whole numbers.
+        ValueError: for a wrong shape or length, or a negative label.
+    """
+    array = np.asarray(y)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have shape (n,), got {array.shape}.")
+    if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.round(array)).all():
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iub":
+        raise TypeError(
+            f"{name} must hold whole numbers, got dtype {array.dtype}. "
+            f"Encode names with sklearn.preprocessing.LabelEncoder."
+        )
+    if n is not None and len(array) != n:
+        raise ValueError(f"{name} has {len(array)} labels for {n} examples.")
+    array = array.astype(np.int64)
+    lowest = UNLABELLED if allow_unlabelled else 0
+    if len(array) and array.min() < lowest:
+        raise ValueError(
+            f"{name} holds the label {array.min()}; expected labels >= 0"
+            + (" or -1 for 'unknown'." if allow_unlabelled else ".")
+        )
+    return array
