@@ -1,0 +1,320 @@
+"""Checkpoints that survive a kill at any moment; framework-free.
+
+One checkpoint is one safetensors file: the arrays, and beside them in its header a JSON
+``meta`` (step, schedules, random streams), a JSON ``fingerprint`` of the run it belongs to, and
+a SHA-256 of it all.  One file can be put in place by one rename, so it is there or it is not.
+
+A folder holds ``checkpoint.safetensors`` and the one before it,
+``checkpoint.previous.safetensors``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as _parse_arrays
+from safetensors.numpy import save as _serialise
+
+__all__ = ["Checkpoint", "CheckpointError", "check_folder", "load_checkpoint", "save_checkpoint"]
+
+CURRENT = "checkpoint.safetensors"
+PREVIOUS = "checkpoint.previous.safetensors"
+_FORMAT = "fewshot_course.checkpoint/1"
+_MISSING = object()
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used or written; the message says which, why and what to do."""
+
+
+class Checkpoint(NamedTuple):
+    """What was saved.
+
+    Attributes:
+        arrays: name → array; the arrays are copies and may be written to.
+        meta: the JSON-able rest.
+    """
+
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+
+
+class _Damaged(Exception):
+    """The file is truncated, altered, or no safetensors file."""
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    *,
+    fingerprint: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint; a kill at any point leaves this one or the last one to load.
+
+    The file is written under another name, flushed to the disk, and renamed.  The checkpoint
+    that was there before is kept as the previous one.
+
+    Args:
+        folder: where to; made if it does not exist.
+        arrays: name → array of a boolean, integer or float type, any shape.
+        meta: JSON-able; whole numbers of any size, infinity and NaN are kept exactly.
+        fingerprint: JSON-able; what must be equal for the checkpoint to be resumed: method,
+            framework, package version, architecture (names and shapes), hyper-parameters,
+            hash of the data.
+
+    Returns:
+        The path of the checkpoint.
+
+    Raises:
+        TypeError: if ``arrays`` holds something else, or ``meta`` is not JSON-able.
+        CheckpointError: if the folder holds a checkpoint of another run (nothing is
+            overwritten), cannot be written to, or the disk is full (the last checkpoint stays).
+    """
+    payload = _pack(arrays, meta, fingerprint)
+    folder = Path(folder)
+    current, previous = folder / CURRENT, folder / PREVIOUS
+    temporary = folder / (CURRENT + ".tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        current_is_good = _may_be_replaced(current, fingerprint)
+        if not current_is_good:
+            _may_be_replaced(previous, fingerprint)
+        with open(temporary, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        if current_is_good:
+            os.replace(current, previous)
+        elif current.exists():
+            os.replace(current, _free_name(folder))  # the previous good one must stay
+        os.replace(temporary, current)
+        _sync_folder(folder)
+    except OSError as error:
+        _remove(temporary)
+        raise CheckpointError(_cannot_write(folder, error)) from error
+    return current
+
+
+def load_checkpoint(
+    folder: str | os.PathLike[str], fingerprint: Mapping[str, Any] | None = None
+) -> Checkpoint | None:
+    """Read the last good checkpoint in ``folder``.
+
+    If the last file is damaged or gone (a kill between two renames), the previous one is taken;
+    for a damaged one a warning says so.
+
+    Args:
+        folder: where :func:`save_checkpoint` wrote.
+        fingerprint: what the checkpoint must match, key by key; ``None`` takes any.
+
+    Returns:
+        The checkpoint, or ``None`` if there is none.
+
+    Raises:
+        CheckpointError: for a checkpoint of another run (the message names the key and both
+            values), for a damaged one with no good one before it, or an unreadable folder.
+    """
+    damage: list[str] = []
+    for name in (CURRENT, PREVIOUS):
+        path = Path(folder) / name
+        try:
+            checkpoint, found = _unpack(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except _Damaged as error:
+            damage.append(f"{path} is damaged ({error})")
+            continue
+        except OSError as error:
+            raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
+        if fingerprint is not None:
+            _refuse_foreign(path, found, fingerprint)
+        if damage:
+            warnings.warn(f"{damage[0]}; resuming from {path}, the one before it.", stacklevel=2)
+        return checkpoint
+    if damage:
+        raise CheckpointError(
+            f"{'; '.join(damage)}; there is no good checkpoint before it. Nothing was changed. "
+            f"Delete the file to start anew, or choose another folder."
+        )
+    return None
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make ``folder`` and try to write into it, so that a run fails before it has cost anything.
+
+    Raises:
+        CheckpointError: if that does not work.
+    """
+    folder = Path(folder)
+    probe = folder / (CURRENT + ".probe")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0")
+        probe.unlink()
+    except OSError as error:
+        raise CheckpointError(_cannot_write(folder, error)) from error
+    return folder
+
+
+# ---------------------------------------------------------------------------- one file
+
+
+def _pack(
+    arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], fingerprint: Mapping[str, Any]
+) -> bytes:
+    """Return the bytes of a checkpoint file."""
+    solid: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray | np.generic) or array.dtype.kind not in "biuf":
+            kind = getattr(array, "dtype", type(array).__name__)
+            raise TypeError(
+                f"arrays[{name!r}] must be a NumPy array of a boolean, integer or float type, "
+                f"got {kind}."
+            )
+        # asarray, not ascontiguousarray: the latter gives scalars a dimension.
+        solid[name] = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    texts = {
+        "format": _FORMAT,
+        "meta": _to_json("meta", meta),
+        "fingerprint": _to_json("fingerprint", fingerprint),
+    }
+    return _serialise(solid, metadata={**texts, "sha256": _digest(texts, solid)})
+
+
+def _unpack(raw: bytes) -> tuple[Checkpoint, dict[str, Any]]:
+    """Return the checkpoint in ``raw`` and its fingerprint; raise :class:`_Damaged`."""
+    try:
+        size = int.from_bytes(raw[:8], "little")
+        texts = dict(json.loads(raw[8 : 8 + size]).get("__metadata__", {}))
+        arrays = {name: np.array(array) for name, array in _parse_arrays(raw).items()}
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _Damaged(f"{len(raw)} bytes that are no whole safetensors file") from error
+    expected = texts.pop("sha256", None)
+    if expected is None:
+        raise _Damaged("a safetensors file, but no checkpoint: it has no checksum")
+    if expected != _digest(texts, arrays):
+        raise _Damaged("its content does not match its checksum")
+    if texts["format"] != _FORMAT:
+        raise CheckpointError(
+            f"The checkpoint has format {texts['format']!r}, this version reads {_FORMAT!r}. "
+            f"Use the version of fewshot_course that wrote it, or another folder."
+        )
+    meta = json.loads(texts["meta"])
+    return Checkpoint(arrays, meta), json.loads(texts["fingerprint"])
+
+
+def _digest(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of everything in a checkpoint; lengths keep the parts apart."""
+    sha = hashlib.sha256()
+    for key in sorted(texts):
+        sha.update(json.dumps([key, texts[key]]).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        sha.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def _to_json(name: str, value: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(value), sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be JSON-able: {error}.") from None
+
+
+# ---------------------------------------------------------------------------- whose is it
+
+
+def _may_be_replaced(path: Path, fingerprint: Mapping[str, Any]) -> bool:
+    """Say whether ``path`` is a good checkpoint of this run; raise if it is of another one."""
+    try:
+        _, found = _unpack(path.read_bytes())
+    except (FileNotFoundError, _Damaged):
+        return False
+    _refuse_foreign(path, found, fingerprint)
+    return True
+
+
+def _refuse_foreign(path: Path, found: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+    # Through JSON, so that tuples equal lists and number types do not matter.
+    differences = _differences(found, json.loads(_to_json("fingerprint", wanted)))
+    if not differences:
+        return
+    shown = "; ".join(
+        f"{key} is {_show(old)} in the checkpoint and {_show(new)} now"
+        for key, old, new in differences[:3]
+    )
+    more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+    raise CheckpointError(
+        f"{path} belongs to another run: {shown}{more}. Nothing was changed. "
+        f"Choose another folder, delete this one to start anew, or go back to the old settings."
+    )
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Return ``(key, old, new)`` wherever two JSON values differ, dotted keys for nested ones."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [(key, old, new)]
+    found = []
+    for name in sorted({*old, *new}):
+        dotted = f"{key}.{name}" if key else name
+        found += _differences(old.get(name, _MISSING), new.get(name, _MISSING), dotted)
+    return found
+
+
+def _show(value: Any) -> str:
+    if value is _MISSING:
+        return "absent"
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# ---------------------------------------------------------------------------- the disk
+
+
+def _cannot_write(folder: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk is full: cannot write a checkpoint to {folder}. The last checkpoint, if "
+            f"there was one, is kept. Free some space and start again: the run resumes."
+        )
+    return (
+        f"Cannot write a checkpoint to {folder}: {error.strerror or error}. "
+        f"Choose a folder that can be written to."
+    )
+
+
+def _free_name(folder: Path) -> Path:
+    """Return a name for a damaged file that is set aside."""
+    number = 1
+    while (path := folder / f"checkpoint.damaged-{number}.safetensors").exists():
+        number += 1
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the renames to the disk, where the system lets a folder be opened."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    # Where the folder itself is the trouble, the error that is being raised says so.
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
