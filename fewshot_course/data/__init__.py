@@ -1,0 +1,20 @@
+"""What is learned from: data sets, splits and episodes; NumPy only."""
+
+from fewshot_course.data._files import DataError
+from fewshot_course.data.images import resize_images
+from fewshot_course.data.registry import DATASETS, Dataset, DatasetInfo, load_dataset, where
+from fewshot_course.data.splits import BatchStream, Split, few_shot_split, mask_labels
+
+__all__ = [
+    "DATASETS",
+    "BatchStream",
+    "DataError",
+    "Dataset",
+    "DatasetInfo",
+    "Split",
+    "few_shot_split",
+    "load_dataset",
+    "mask_labels",
+    "resize_images",
+    "where",
+]

