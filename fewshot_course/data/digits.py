@@ -40,8 +40,22 @@ def load_uci_digits(split: str) -> Loaded:
 
 def _parse(content: bytes, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Read lines of ``side * side`` pixels and a label, separated by commas."""
-    # One pass over the text is much faster here than numpy.loadtxt.
-    numbers = np.array(content.replace(b"\n", b",").strip(b",").split(b","), dtype=np.float32)
-    table = numbers.reshape(-1, side * side + 1)
+    table = _whole_numbers(content).reshape(-1, side * side + 1)
     images = table[:, :-1].reshape(-1, side, side)
-    return np.ascontiguousarray(images), table[:, -1].astype(np.int64)
+    return images.astype(np.float32), table[:, -1].copy()
+
+
+def _whole_numbers(text: bytes) -> np.ndarray:
+    """Return the whole numbers of at most three digits in a text, as int64.
+
+    Much faster than numpy.loadtxt on four million numbers.
+    """
+    codes = np.frombuffer(b",," + text + b",", dtype=np.uint8)
+    is_digit = codes >= ord("0")
+    last = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])
+    values = codes[last].astype(np.int64) - ord("0")
+    tens = is_digit[last - 1]
+    values[tens] += 10 * (codes[last[tens] - 1].astype(np.int64) - ord("0"))
+    hundreds = tens & is_digit[last - 2]
+    values[hundreds] += 100 * (codes[last[hundreds] - 2].astype(np.int64) - ord("0"))
+    return values

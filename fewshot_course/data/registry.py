@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fewshot_course._checks import check_choice
-from fewshot_course.data import digits
+from fewshot_course.data import digits, idx, omniglot
 from fewshot_course.data._files import DataFile, locate
 from fewshot_course.data._types import Loaded
 
@@ -115,6 +115,62 @@ _ENTRIES = (
         ),
         digits.load_uci_digits,
         (digits.UCI_DIGITS,),
+    ),
+    _Entry(
+        DatasetInfo(
+            name="mnist",
+            title="MNIST",
+            kind="images",
+            n=70_000,
+            shape=(28, 28),
+            n_classes=10,
+            licence="CC BY-SA 3.0",
+            source="LeCun, Cortes and Burges (1998)",
+            address="https://ossci-datasets.s3.amazonaws.com/mnist/",
+            needs_download=True,
+            note="Handwriting of US census staff and students; the writers of the test part "
+            "wrote nothing in the training part.",
+            splits=("train", "test"),
+        ),
+        idx.load_mnist,
+        idx.MNIST,
+    ),
+    _Entry(
+        DatasetInfo(
+            name="fashion_mnist",
+            title="Fashion-MNIST",
+            kind="images",
+            n=70_000,
+            shape=(28, 28),
+            n_classes=10,
+            licence="MIT",
+            source="Xiao, Rasul and Vollgraf (2017), Zalando",
+            address="https://github.com/zalandoresearch/fashion-mnist",
+            needs_download=True,
+            note="Shop photographs of clothes in MNIST's format. Debian ships the files as "
+            "dataset-fashion-mnist.",
+            splits=("train", "test"),
+        ),
+        idx.load_fashion_mnist,
+        idx.FASHION_MNIST,
+    ),
+    _Entry(
+        DatasetInfo(
+            name="omniglot",
+            title="Omniglot, small background set 1",
+            kind="images",
+            n=2720,
+            shape=(28, 28),
+            n_classes=136,
+            licence="MIT",
+            source="Lake, Salakhutdinov and Tenenbaum (2015)",
+            address="https://github.com/brendenlake/omniglot",
+            needs_download=True,
+            note="Five alphabets of the thirty in the full background set, 20 drawers a "
+            "character; inverted to white on black and resized from 105 × 105.",
+        ),
+        omniglot.load_omniglot,
+        (omniglot.OMNIGLOT,),
     ),
 )
 _REGISTRY = {entry.info.name: entry for entry in _ENTRIES}
