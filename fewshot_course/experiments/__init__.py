@@ -1,0 +1,33 @@
+"""One registry of experiments, one runner; the command line and sweeps are thin over them.
+
+To add an experiment write a module with a constant ``EXPERIMENT`` and add it to the tuple below.
+No experiment imports a framework before one of its cells runs.
+"""
+
+from __future__ import annotations
+
+from fewshot_course.experiments import kl_adaptation
+from fewshot_course.experiments.registry import Cell, Config, Experiment, setting
+from fewshot_course.experiments.results import (
+    Result,
+    ResultsError,
+    append_result,
+    read_results,
+)
+
+EXPERIMENTS: dict[str, Experiment] = {
+    module.EXPERIMENT.name: module.EXPERIMENT for module in (kl_adaptation,)
+}
+"""Name → experiment."""
+
+__all__ = [
+    "EXPERIMENTS",
+    "Cell",
+    "Config",
+    "Experiment",
+    "Result",
+    "ResultsError",
+    "append_result",
+    "read_results",
+    "setting",
+]

@@ -1,0 +1,321 @@
+"""Result lines: one JSON object a run, one run a line, in a file that survives a kill.
+
+A line says what was run (experiment, method, framework, data, configuration, seed), what came
+out (metrics and the number of test examples), and what it took (seconds, peak memory, versions,
+device).  A run that failed has a line too, with its ``error``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+__all__ = ["SCHEMA", "Result", "ResultWriter", "ResultsError", "append_result", "read_results"]
+
+SCHEMA = 1
+"""Version of the result line; a file of a later version is refused."""
+
+
+class ResultsError(RuntimeError):
+    """A results file cannot be read or written; the message says where and why."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run.
+
+    Attributes:
+        experiment: name of the experiment in the registry.
+        method: name of the method within it.
+        framework: "torch", "tensorflow", or "numpy" where neither is used.
+        data: name of the data set (``source->target`` for adaptation).
+        preset: name of the preset that the configuration started from.
+        config: the settings that the method used, name → value.
+        config_hash: hash of all that changes the result, but the seed.
+        seed: number of the draw.
+        metrics: name → finite number; the first one is the headline.  Empty for a failed run.
+        n_test: number of test examples (or test tasks) behind the metrics.
+        seconds: wall time of the run, without importing the framework.
+        peak_mb: largest resident memory of the process during the run, in 10^6 bytes.
+        versions: package → version.
+        device: what it ran on, such as "cpu".
+        threads: CPU threads that the run was allowed.
+        error: ``None``, or the type and message of the exception that ended the run.
+        schema: version of the line.
+        extra: fields that this version does not know; kept when the line is written again.
+    """
+
+    experiment: str
+    method: str
+    framework: str
+    data: str
+    preset: str
+    config: dict[str, Any]
+    config_hash: str
+    seed: int
+    metrics: dict[str, float]
+    n_test: int
+    seconds: float
+    peak_mb: float
+    versions: dict[str, str]
+    device: str
+    threads: int = 1
+    error: str | None = None
+    schema: int = SCHEMA
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise ResultsError(f"Not a result line: {problem}.")
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Hash of the configuration, and seed: two runs of one key give the same result."""
+        return self.config_hash, self.seed
+
+    def to_json(self) -> str:
+        """Return the line, without its line break."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        if self.error is None:
+            del values["error"]
+        return json.dumps({**values, **self.extra}, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Result:
+        """Read a line.
+
+        Raises:
+            ResultsError: if it is no JSON object, lacks a field, has one of a wrong type, or a
+                later schema.
+        """
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise ResultsError(f"Not a result line: no JSON ({error}).") from None
+        if not isinstance(values, dict):
+            raise ResultsError(f"Not a result line: {line[:40]!r} is no JSON object.")
+        schema = values.get("schema")
+        if schema != SCHEMA:
+            raise ResultsError(
+                f"Not a result line: it has schema {schema!r}, this version reads {SCHEMA}."
+            )
+        known = {f.name for f in fields(cls)} - {"extra"}
+        missing = known - {"error", "threads"} - values.keys()
+        if missing:
+            raise ResultsError(f"Not a result line: {', '.join(sorted(missing))} missing.")
+        extra = {name: value for name, value in values.items() if name not in known}
+        return cls(**{name: values[name] for name in values.keys() & known}, extra=extra)
+
+
+def _problems(result: Result) -> Iterator[str]:
+    """Yield what is wrong with the values of ``result``."""
+    for name in ("experiment", "method", "framework", "data", "preset", "config_hash", "device"):
+        value = getattr(result, name)
+        if not isinstance(value, str) or not value:
+            yield f"{name} must be a text that is not empty, got {value!r}"
+    for name, low in (("seed", 0), ("n_test", 0), ("threads", 1), ("schema", 1)):
+        value = getattr(result, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            yield f"{name} must be a whole number >= {low}, got {value!r}"
+    for name in ("seconds", "peak_mb"):
+        if not _is_finite(getattr(result, name)) or getattr(result, name) < 0:
+            yield f"{name} must be a finite number >= 0, got {getattr(result, name)!r}"
+    for name in ("config", "metrics", "versions"):
+        if not isinstance(getattr(result, name), Mapping):
+            yield f"{name} must be a mapping, got {getattr(result, name)!r}"
+            return
+    for name, value in result.metrics.items():
+        if not _is_finite(value):
+            yield f"the metric {name!r} must be a finite number, got {value!r}"
+    if result.error is not None and not isinstance(result.error, str):
+        yield f"error must be a text, got {result.error!r}"
+    if result.error is None and (not result.metrics or not result.n_test):
+        yield "a run without an error must have metrics and n_test >= 1"
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def read_results(path: str | os.PathLike[str]) -> list[Result]:
+    """Read a results file, one result a key: the last one that worked, else the last error.
+
+    An incomplete last line (the disk was full, or the power failed, while it was written) is
+    left out with a warning.
+
+    Raises:
+        ResultsError: if the file is missing or unreadable, or a complete line is damaged; the
+            message names the line.
+    """
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[list[Result], bool]:
+    """Return the results, and whether an incomplete last line was left out."""
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise ResultsError(f"Cannot read results from {path}: {error.strerror or error}.") from None
+    lines = text.split("\n")
+    found: list[Result] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(Result.from_json(line))
+        except ResultsError as error:
+            if number == len(lines) and not _is_json(line):  # it was being written
+                warnings.warn(
+                    f"{path}, line {number} is incomplete and left out: its run was being stored "
+                    f"when the writer was stopped.",
+                    stacklevel=3,
+                )
+                return _last_of_each(found), True
+            raise ResultsError(
+                f"{path}, line {number} is damaged. {error} Remove that line, or restore the "
+                f"file; the other lines are untouched."
+            ) from None
+    return _last_of_each(found), False
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _last_of_each(results: Iterable[Result]) -> list[Result]:
+    last: dict[tuple[str, int], Result] = {}
+    for result in results:
+        if result.error is None or last.get(result.key) is None or last[result.key].error:
+            last[result.key] = result
+    return list(last.values())
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+def append_result(path: str | os.PathLike[str], result: Result) -> None:
+    """Append one line, waiting for other writers; it is on the disk when this returns.
+
+    Raises:
+        ResultsError: if the file cannot be written; it is as it was before.
+    """
+    with ResultWriter(path, wait=True) as writer:
+        writer.append(result)
+
+
+class ResultWriter:
+    """Appends lines to a results file that nobody else writes to meanwhile.
+
+    Opening it makes the file and its folder, so that trouble shows before anything is computed.
+    An incomplete last line is removed: its run is not stored and will be done again.
+
+    Args:
+        path: the file.
+        wait: wait until another writer is done, instead of raising.
+
+    Raises:
+        ResultsError: if the file cannot be written to, or another writer has it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, wait: bool = False) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            self._descriptor = os.open(self.path, flags, 0o666)
+        except OSError as error:
+            raise ResultsError(
+                f"Cannot write results to {self.path}: {error.strerror or error}."
+            ) from None
+        try:
+            self._lock(wait)
+            self._mend()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def append(self, result: Result) -> None:
+        """Write one line with one call and flush it to the disk.
+
+        Raises:
+            ResultsError: if that does not work; the file is as it was before.
+        """
+        line = result.to_json().encode() + b"\n"
+        size = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, line) != len(line):
+                raise OSError(errno.ENOSPC, "No space left on the disk")
+            os.fsync(self._descriptor)
+        except OSError as error:
+            os.ftruncate(self._descriptor, size)
+            raise ResultsError(
+                f"Cannot write to {self.path}: {error.strerror or error}. What was stored before "
+                f"is kept; start again and the rest is computed."
+            ) from None
+
+    def close(self) -> None:
+        """Close the file and let others write."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> ResultWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _lock(self, wait: bool) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: no advisory locks; one writer at a time is up to you
+            return
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if not wait:
+                    raise ResultsError(
+                        f"Another process is writing to {self.path}. Wait for it, or choose "
+                        f"another file."
+                    ) from None
+                time.sleep(0.01)
+            except OSError:  # a file system without locks
+                return
+
+    def _mend(self) -> None:
+        """End the last line, or remove it if it is incomplete."""
+        size = os.fstat(self._descriptor).st_size
+        if size == 0:
+            return
+        content = self.path.read_bytes()
+        if content.endswith(b"\n"):
+            return
+        start = content.rfind(b"\n") + 1
+        if _is_json(content[start:].decode("utf-8", errors="replace")):
+            os.write(self._descriptor, b"\n")
+        elif start == 0 and not content.startswith(b"{"):
+            raise ResultsError(f"{self.path} is no results file; nothing was changed.")
+        else:
+            os.ftruncate(self._descriptor, start)
