@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fewshot_course._checks import check_choice
-from fewshot_course.data import digits, idx, omniglot
+from fewshot_course.data import digits, glyphs, idx, omniglot
 from fewshot_course.data._files import DataFile, locate
 from fewshot_course.data._types import Loaded
 
@@ -115,6 +115,42 @@ _ENTRIES = (
         ),
         digits.load_uci_digits,
         (digits.UCI_DIGITS,),
+    ),
+    _Entry(
+        DatasetInfo(
+            name="printed_digits",
+            title="Printed digits",
+            kind="generated",
+            n=2080,
+            shape=(28, 28),
+            n_classes=10,
+            licence="made by the course (MIT); fonts DejaVu, STIX and Computer Modern",
+            source="rendered by the course from the fonts that matplotlib ships",
+            address="https://matplotlib.org/",
+            needs_download=False,
+            note="13 fonts, 16 examples of each digit in each, with random affine maps, bends and "
+            "stroke widths; white on black like MNIST.",
+        ),
+        glyphs.load_printed_digits,
+    ),
+    _Entry(
+        DatasetInfo(
+            name="glyphs",
+            title="Glyphs of fifteen scripts",
+            kind="generated",
+            n=21_700,
+            shape=(28, 28),
+            n_classes=1085,
+            licence="made by the course (MIT); font DejaVu Sans",
+            source="rendered by the course from the fonts that matplotlib ships",
+            address="https://matplotlib.org/",
+            needs_download=False,
+            note="20 examples a character; characters of the same shape are kept once. The "
+            "training part holds Latin, Greek, Cyrillic and their kin, the test part scripts "
+            "that share no letters with them.",
+            splits=("train", "test"),
+        ),
+        glyphs.load_glyphs,
     ),
     _Entry(
         DatasetInfo(
