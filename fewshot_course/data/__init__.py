@@ -1,8 +1,10 @@
 """What is learned from: data sets, splits and episodes; NumPy only."""
 
 from fewshot_course.data._files import DataError
+from fewshot_course.data.episodes import Episodes, EpisodeSampler
 from fewshot_course.data.images import resize_images
 from fewshot_course.data.registry import DATASETS, Dataset, DatasetInfo, load_dataset, where
+from fewshot_course.data.sinusoids import SinusoidSampler
 from fewshot_course.data.splits import BatchStream, Split, few_shot_split, mask_labels
 
 __all__ = [
@@ -11,6 +13,9 @@ __all__ = [
     "DataError",
     "Dataset",
     "DatasetInfo",
+    "EpisodeSampler",
+    "Episodes",
+    "SinusoidSampler",
     "Split",
     "few_shot_split",
     "load_dataset",
