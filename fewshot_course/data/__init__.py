@@ -6,6 +6,7 @@ from fewshot_course.data.images import resize_images
 from fewshot_course.data.registry import DATASETS, Dataset, DatasetInfo, load_dataset, where
 from fewshot_course.data.sinusoids import SinusoidSampler
 from fewshot_course.data.splits import BatchStream, Split, few_shot_split, mask_labels
+from fewshot_course.data.text_files import load_csv
 
 __all__ = [
     "DATASETS",
@@ -18,6 +19,7 @@ __all__ = [
     "SinusoidSampler",
     "Split",
     "few_shot_split",
+    "load_csv",
     "load_dataset",
     "mask_labels",
     "resize_images",

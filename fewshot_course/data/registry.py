@@ -4,70 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
 
 from fewshot_course._checks import check_choice
-from fewshot_course.data import digits, glyphs, idx, omniglot
+from fewshot_course.data import digits, glyphs, idx, omniglot, text_files
 from fewshot_course.data._files import DataFile, locate
-from fewshot_course.data._types import Loaded
+from fewshot_course.data._types import Dataset, DatasetInfo, Loaded
 
 __all__ = ["DATASETS", "Dataset", "DatasetInfo", "load_dataset", "where"]
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """The facts about a data set.
-
-    Attributes:
-        name: the name that :func:`load_dataset` takes.
-        title: a name for people.
-        kind: "images", "text", "vectors" or "generated" (made by the course's own code).
-        n: number of examples, over all splits.
-        shape: shape of one example; () for a text.
-        n_classes: number of classes; 0 for regression.
-        licence: under which the data may be used.
-        source: who made the data, and when.
-        address: a page or file where anyone can get it.
-        needs_download: whether it must be downloaded where no cache or folder has it.
-        note: what to know before using it.
-        splits: the splits that the data set itself defines; empty if none.
-    """
-
-    name: str
-    title: str
-    kind: Literal["images", "text", "vectors", "generated"]
-    n: int
-    shape: tuple[int, ...]
-    n_classes: int
-    licence: str
-    source: str
-    address: str
-    needs_download: bool
-    note: str = ""
-    splits: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set in memory.
-
-    Attributes:
-        name: its name in :data:`DATASETS`.
-        X: float32 images ``(n, h, w)`` in [0, 1], or a list of str.
-        y: int64 labels ``(n,)``, from 0 to the number of classes - 1.
-        class_names: one name a class.
-        info: the facts about it.
-        class_groups: what each class belongs to (its script or alphabet); empty if nothing.
-    """
-
-    name: str
-    X: Any
-    y: np.ndarray
-    class_names: tuple[str, ...]
-    info: DatasetInfo
-    class_groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,6 +150,44 @@ _ENTRIES = (
         ),
         omniglot.load_omniglot,
         (omniglot.OMNIGLOT,),
+    ),
+    _Entry(
+        DatasetInfo(
+            name="sst2",
+            title="Stanford Sentiment Treebank, two classes",
+            kind="text",
+            n=9613,
+            shape=(),
+            n_classes=2,
+            licence="see the treebank's page",
+            source="Socher et al. (2013); sentences prepared by clairett",
+            address="https://nlp.stanford.edu/sentiment/",
+            needs_download=True,
+            note="Whole sentences of film reviews, lower case and tokenised; neutral ones left "
+            "out.",
+            splits=("train", "validation", "test"),
+        ),
+        text_files.load_sst2,
+        text_files.SST2,
+    ),
+    _Entry(
+        DatasetInfo(
+            name="banking77",
+            title="Banking77, intents of bank customers",
+            kind="text",
+            n=13_083,
+            shape=(),
+            n_classes=77,
+            licence="CC BY 4.0",
+            source="Casanueva et al. (2020), PolyAI",
+            address="https://github.com/PolyAI-LDN/task-specific-datasets",
+            needs_download=True,
+            note="Short English questions to a bank, one of 77 fine intents each; intents overlap "
+            "and the training part is not balanced.",
+            splits=("train", "test"),
+        ),
+        text_files.load_banking77,
+        text_files.BANKING77,
     ),
 )
 _REGISTRY = {entry.info.name: entry for entry in _ENTRIES}
