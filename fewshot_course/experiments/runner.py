@@ -1,0 +1,402 @@
+"""Runs cells: one, or many on the cores of a machine or of a Dask cluster.
+
+Every cell is stored the moment it ends.  Started again with the same file, a run computes only
+what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import fewshot_course
+from fewshot_course._checks import check_choice, check_number
+from fewshot_course.experiments.registry import Cell
+from fewshot_course.experiments.results import Result, ResultWriter, read_results
+
+__all__ = ["BACKENDS", "RunError", "limit_threads", "run_cell", "run_cells"]
+
+BACKENDS = ("sequential", "loky", "dask")
+_PACKAGES = {
+    "torch": ("torch",),
+    "tensorflow": ("tensorflow", "keras"),
+}
+_MODULES = {"torch": "fewshot_course.torch", "tensorflow": "fewshot_course.tf"}
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+
+
+class RunError(RuntimeError):
+    """A run cannot start or go on; the message says why and what to do."""
+
+
+# ---------------------------------------------------------------------------- one cell
+
+
+def run_cell(cell: Cell, device: str = "auto", threads: int = 1) -> Result:
+    """Run one cell and measure it.
+
+    An exception of the cell becomes a result with an ``error``.
+
+    Args:
+        cell: what to run.
+        device: "auto", "cpu", "cuda", …
+        threads: CPU threads for the linear algebra and the framework, >= 1.
+    """
+    found: dict[str, Any] = {}
+    error, used = None, device
+    with limit_threads(threads):
+        start = time.perf_counter()
+        try:
+            if cell.framework in _MODULES:
+                importlib.import_module(_MODULES[cell.framework])
+                _limit_framework(cell.framework, threads)
+            used = _device_name(cell.framework, device)
+            function = cell.experiment.function()
+            _reset_peak_memory()
+            start = time.perf_counter()
+            found = dict(function(cell, device))
+            n_test = int(found.pop("n_test"))
+            metrics = {name: float(value) for name, value in found.items()}
+            return _result(cell, used, threads, metrics, n_test, time.perf_counter() - start)
+        except Exception as exception:
+            error = _one_line(exception)
+        return _result(cell, used, threads, {}, 0, time.perf_counter() - start, error)
+
+
+def _result(
+    cell: Cell,
+    device: str,
+    threads: int,
+    metrics: dict[str, float],
+    n_test: int,
+    seconds: float,
+    error: str | None = None,
+) -> Result:
+    return Result(
+        experiment=cell.experiment.name,
+        method=cell.method,
+        framework=cell.framework,
+        data=cell.data,
+        preset=cell.preset,
+        config=cell.settings,
+        config_hash=cell.config_hash,
+        seed=cell.seed,
+        metrics=metrics,
+        n_test=n_test,
+        seconds=round(seconds, 4),
+        peak_mb=round(_peak_memory(), 1),
+        versions=_versions(cell.framework),
+        device=device,
+        threads=threads,
+        error=error,
+    )
+
+
+def _one_line(exception: BaseException) -> str:
+    """Return type, message, and place of an exception, in one line."""
+    frames = traceback.extract_tb(exception.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    message = " ".join(str(exception).split())
+    return f"{type(exception).__name__}: {message}{place}"
+
+
+def _versions(framework: str) -> dict[str, str]:
+    versions = {
+        "python": platform.python_version(),
+        "fewshot_course": fewshot_course.__version__,
+    }
+    for name in ("numpy", *_PACKAGES.get(framework, ())):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _device_name(framework: str, device: str) -> str:
+    """Return the kind of device that ``device`` means here, such as "cpu" or "cuda"."""
+    if device != "auto":
+        return device
+    if framework == "torch":
+        torch = sys.modules["torch"]
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if framework == "tensorflow":
+        return "cuda" if sys.modules["tensorflow"].config.list_physical_devices("GPU") else "cpu"
+    return "cpu"
+
+
+# ---------------------------------------------------------------------------- threads, memory
+
+
+@contextmanager
+def limit_threads(threads: int) -> Iterator[None]:
+    """Limit the threads of linear algebra and of frameworks that are imported within.
+
+    Several cells at a time, each with a thread a core, would only get in each other's way; and
+    the number of threads changes the last digits of a sum, so it must not depend on the machine.
+    """
+    check_number("threads", threads, low=1, integer=True)
+    from threadpoolctl import threadpool_limits
+
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _limit_framework(framework: str, threads: int) -> None:
+    """Limit a framework that may have been imported before (tensorflow reads the environment)."""
+    if framework == "torch":
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _reset_peak_memory() -> None:
+    """Start the system's record of peak memory anew, where it lets us (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _peak_memory() -> float:
+    """Return the peak resident memory in 10^6 bytes; 0 where the system does not tell."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+# ---------------------------------------------------------------------------- many cells
+
+
+def run_cells(
+    cells: Iterable[Cell],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    backend: str = "sequential",
+    jobs: int = 1,
+    scheduler: str | None = None,
+    device: str = "auto",
+    threads: int = 1,
+    progress: bool = False,
+) -> list[Result]:
+    """Run cells; each is stored as it ends, and those that ``out`` has are not run again.
+
+    Cells that failed before are tried again.
+
+    Args:
+        cells: what to run; a cell that occurs twice is run once.
+        out: results file (JSON lines), made if missing; ``None`` stores nothing.
+        backend: "sequential" (in this process), "loky" (processes of this machine) or "dask".
+        jobs: processes; for "dask" with a scheduler the cluster's own workers are used.
+        scheduler: address of a Dask scheduler, e.g. "tcp://192.168.0.2:8786".
+        device: "auto", "cpu", "cuda", …
+        threads: CPU threads a cell.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        One result a cell, in the order of the cells.
+
+    Raises:
+        ValueError: for an unknown backend, ``jobs`` < 1, or a scheduler without "dask".
+        ResultsError: if ``out`` cannot be read or written; nothing has been computed then.
+        RunError: if the cluster cannot be used.
+    """
+    check_choice("backend", backend, BACKENDS)
+    check_number("jobs", jobs, low=1, integer=True)
+    if scheduler is not None and backend != "dask":
+        raise ValueError(f"scheduler={scheduler!r} needs backend='dask', got {backend!r}.")
+    wanted = {cell.key: cell for cell in cells}
+    done: dict[tuple[str, int], Result] = {}
+    with ExitStack() as stack:
+        writer = None
+        if out is not None:
+            writer = stack.enter_context(ResultWriter(out))
+            done = {r.key: r for r in read_results(out) if r.error is None and r.key in wanted}
+        missing = {key: cell for key, cell in wanted.items() if key not in done}
+        advance = stack.enter_context(_bar(len(wanted), len(done), progress))
+        stream = stack.enter_context(_open_backend(backend, jobs, scheduler, device, threads))
+        for result in _outlive_workers(missing, stream, device, threads):
+            if writer is not None:
+                writer.append(result)
+            done[result.key] = result
+            advance()
+    return [done[key] for key in wanted]
+
+
+Stream = Callable[[Sequence[Cell]], Iterator[Result]]
+"""Runs cells and yields their results as they end; dispatches in order."""
+
+
+def _outlive_workers(
+    missing: dict[tuple[str, int], Cell], stream: Stream, device: str, threads: int
+) -> Iterator[Result]:
+    """Run all cells, even if one takes its worker process down with it.
+
+    When a worker dies, nobody says which cell it was.  So the next cells are run one at a time
+    until the culprit is found; the rest goes on in parallel.
+    """
+    left = dict(missing)
+    while left:
+        try:
+            for result in stream(list(left.values())):
+                del left[result.key]
+                yield result
+        except _worker_deaths():
+            while left:
+                key, cell = next(iter(left.items()))
+                try:
+                    (result,) = stream([cell])
+                    died = False
+                except _worker_deaths():
+                    message = (
+                        "WorkerDied: the process that ran this cell was killed (out of memory?)"
+                    )
+                    result = _result(cell, device, threads, {}, 0, 0.0, message)
+                    died = True
+                del left[key]
+                yield result
+                if died:
+                    break
+
+
+def _worker_deaths() -> tuple[type[BaseException], ...]:
+    deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
+    if "distributed" in sys.modules:
+        deaths += (sys.modules["distributed"].KilledWorker,)
+    return deaths
+
+
+@contextmanager
+def _open_backend(
+    backend: str, jobs: int, scheduler: str | None, device: str, threads: int
+) -> Iterator[Stream]:
+    """Yield a function that runs cells on the backend."""
+    if backend == "sequential":
+        yield lambda cells: (run_cell(cell, device, threads) for cell in cells)
+        return
+    import joblib
+
+    def stream(cells: Sequence[Cell]) -> Iterator[Result]:
+        # One cell a batch: a result must be here, and stored, when its cell ends.
+        parallel = joblib.Parallel(
+            return_as="generator_unordered", batch_size=1, pre_dispatch=pre_dispatch
+        )
+        return parallel(joblib.delayed(run_cell)(cell, device, threads) for cell in cells)
+
+    with ExitStack() as stack:
+        if backend == "loky":
+            pre_dispatch: int | str = "2 * n_jobs"
+            stack.enter_context(
+                joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads)
+            )
+        else:
+            client = stack.enter_context(_dask_client(jobs, scheduler))
+            pre_dispatch = 2 * sum(client.nthreads().values())
+            stack.enter_context(joblib.parallel_config("dask", n_jobs=-1))
+        yield stream
+
+
+@contextmanager
+def _dask_client(jobs: int, scheduler: str | None) -> Iterator[Any]:
+    """Connect to a scheduler, or start workers on this machine."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise RunError(
+            "The backend 'dask' needs dask and distributed: pip install 'fewshot-course[cluster]'."
+        ) from None
+    if scheduler is None:
+        with (
+            LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, TimeoutError, ValueError) as error:
+        raise RunError(
+            f"No Dask scheduler answers at {scheduler!r} ({_one_line(error)}). Start one with "
+            f"'dask scheduler' and give the address that it prints, tcp://HOST:8786."
+        ) from None
+    with client:
+        _check_workers(client, scheduler)
+        yield client
+
+
+def _check_workers(client: Any, scheduler: str) -> None:
+    """Raise unless every worker has one thread and the same version of this package."""
+    workers = client.nthreads()
+    if not workers:
+        raise RunError(
+            f"The scheduler at {scheduler} has no workers. Start some: "
+            f"dask worker {scheduler} --nworkers 2 --nthreads 1"
+        )
+    crowded = [address for address, n in workers.items() if n > 1]
+    if crowded:
+        # Frameworks keep global state (threads, devices), and peak memory is a process's.
+        raise RunError(
+            f"The worker {crowded[0]} has {workers[crowded[0]]} threads; cells need a process "
+            f"each. Start the workers with --nthreads 1."
+        )
+    for address, version in client.run(_package_version, on_error="return").items():
+        if version != fewshot_course.__version__:
+            raise RunError(
+                f"The worker {address} has fewshot_course {version}, this machine has "
+                f"{fewshot_course.__version__}. Install the same version everywhere."
+            )
+
+
+def _package_version() -> str:
+    return fewshot_course.__version__
+
+
+@contextmanager
+def _bar(total: int, done: int, show: bool) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on stderr; yield the function that moves it."""
+    if not show:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("cells", BarColumn(), MofNCompleteColumn(), "left", TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total, completed=done)
+        yield lambda: bar.advance(task)
