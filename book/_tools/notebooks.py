@@ -411,9 +411,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         if options.action == "check":
             faults = [fault for twin in twins for fault in check(twin, root)]
             faults += [] if options.files else orphans(root)
-            print(
-                "\n".join(faults) or f"{len(twins)} notebooks: all pairs are in step and executed"
-            )
+            print("\n".join(faults) or f"{len(twins)} notebook pairs are in step")
             return int(bool(faults))
         if options.action == "lint":
             return int(not lint(twins, root, options.fix))
