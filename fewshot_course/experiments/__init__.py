@@ -7,7 +7,7 @@ No experiment imports a framework before one of its cells runs.
 from __future__ import annotations
 
 from fewshot_course.experiments import kl_adaptation
-from fewshot_course.experiments.registry import Cell, Config, Experiment, setting
+from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
 from fewshot_course.experiments.results import (
     Result,
     ResultsError,
@@ -27,6 +27,7 @@ __all__ = [
     "Experiment",
     "Result",
     "ResultsError",
+    "RunOptions",
     "append_result",
     "read_results",
     "setting",

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from fewshot_course.experiments.registry import Cell, Config, Experiment, setting
+from fewshot_course.experiments.registry import (
+    MODULES,
+    Cell,
+    Config,
+    Experiment,
+    RunOptions,
+    setting,
+)
 
 DATA = (
     "mnist5k->uci_digits",
@@ -30,10 +38,21 @@ class KLAdaptationConfig(Config):
     n_source: int = setting(2000, "labelled source images", low=10)
     shots_target: int = setting(0, "labelled target images a class", low=0)
     n_test: int = setting(600, "held-out target images that are scored", low=10)
-    kl_weight: float = setting(
-        0.05, "weight of the KL divergence, each way", low=0.0, methods=("kl",)
+    kl_weight: float = setting(0.05, "weight of KL(target‖source)", low=0.0, methods=("kl",))
+    reverse_kl_weight: float = setting(
+        0.05, "weight of KL(source‖target)", low=0.0, methods=("kl",)
     )
+    estimator: str = setting(
+        "moments", "how the KL is estimated", choices=("moments", "mixture"), methods=("kl",)
+    )
+    warmup: float = setting(
+        0.5, "part of the steps over which the weights rise", low=0.0, high=1.0, methods=("kl",)
+    )
+    network: str = setting("mlp", "encoder", choices=("mlp", "conv4"))
+    latent_dim: int = setting(32, "size of a code", low=1)
     steps: int = setting(1000, "training steps", low=1)
+    batch_size: int = setting(128, "images of each domain in a step", low=2)
+    lr: float = setting(1e-3, "learning rate of Adam", low=0.0)
 
 
 EXPERIMENT = Experiment(
@@ -92,20 +111,43 @@ def draw(config: KLAdaptationConfig, seed: int) -> Draw:
     )
 
 
-def run(cell: Cell, device: str) -> dict[str, float]:
+def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     """Train on one draw and score the held-out target images."""
     config: KLAdaptationConfig = cell.config
-    short = {"torch": "torch", "tensorflow": "tf"}[cell.framework]
-    methods = importlib.import_module(f"fewshot_course.{short}")
     data = draw(config, cell.seed)
-    adapter = methods.KLAdapter(
-        kl_weight=config.kl_weight if cell.method == "kl" else 0.0,
-        steps=config.steps,
-        device=device,
-        random_state=cell.seed,
+    adapter = _adapter(cell)
+    adapter.fit(
+        data.X_source,
+        data.y_source,
+        data.X_target,
+        data.y_target,
+        device=options.device,
+        checkpoint_dir=options.checkpoint_dir(cell),
     )
-    adapter.fit(data.X_source, data.y_source, data.X_target, data.y_target)
     return {
         "accuracy": float(adapter.score(data.X_test, data.y_test)),
         "n_test": len(data.y_test),
     }
+
+
+def _adapter(cell: Cell) -> Any:
+    """Return the unfitted estimator of a cell."""
+    config: KLAdaptationConfig = cell.config
+    methods = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}.kl_adaptation")
+    common = {
+        "network": config.network,
+        "latent_dim": config.latent_dim,
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "lr": config.lr,
+        "random_state": cell.seed,
+    }
+    if cell.method == "source-only":
+        return methods.KLAdapter(weight=0.0, reverse_weight=0.0, **common)
+    return methods.KLAdapter(
+        weight=config.kl_weight,
+        reverse_weight=config.reverse_kl_weight,
+        estimator=config.estimator,
+        warmup=config.warmup,
+        **common,
+    )

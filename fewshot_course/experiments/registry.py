@@ -21,10 +21,23 @@ from typing import Any
 
 from fewshot_course._checks import check_choice, check_number
 
-__all__ = ["FRAMEWORKS", "Cell", "Config", "Experiment", "check_framework", "setting"]
+__all__ = [
+    "FRAMEWORKS",
+    "MODULES",
+    "Cell",
+    "Config",
+    "Experiment",
+    "RunOptions",
+    "check_framework",
+    "field_type",
+    "setting",
+]
 
 FRAMEWORKS = ("torch", "tensorflow")
 """The frameworks by the names that results and addresses use; "tf" is accepted."""
+
+MODULES = {"torch": "torch", "tensorflow": "tf"}
+"""Framework → its subpackage of ``fewshot_course``."""
 
 
 def check_framework(name: str, known: tuple[str, ...] = FRAMEWORKS) -> str:
@@ -144,8 +157,8 @@ class Experiment:
         presets: "quick" and "full" → the settings that differ from the defaults.
         methods: name → one line that says what the method does; the first is the baseline.
         data: names of the data sets it takes.
-        run: ``"module:function"``, imported when a cell runs.  The function takes the cell and
-            the device ("auto", "cpu", "cuda", …) and returns the metrics, headline first, and
+        run: ``"module:function"``, imported when a cell runs.  The function takes a
+            :class:`Cell` and :class:`RunOptions` and returns the metrics, headline first, and
             ``n_test``.
         frameworks: those that it runs in.
         default_methods: what runs if no method is named; all methods if empty.
@@ -198,7 +211,7 @@ class Experiment:
             seed=int(check_number("seed", seed, low=0, integer=True)),
         )
 
-    def function(self) -> Callable[[Cell, str], dict[str, float]]:
+    def function(self) -> Callable[[Cell, RunOptions], dict[str, float]]:
         """Import and return the function that runs a cell."""
         module, _, name = self.run.partition(":")
         return getattr(importlib.import_module(module), name)
@@ -263,6 +276,30 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.experiment.name}, {self.method}, {self.framework}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a cell; nothing here changes its result.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", …
+        threads: CPU threads for the linear algebra and the framework, >= 1.
+        checkpoints: folder for checkpoints of the training in the cells, or ``None``.
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    checkpoints: str | None = None
+
+    def __post_init__(self) -> None:
+        check_number("threads", self.threads, low=1, integer=True)
+
+    def checkpoint_dir(self, cell: Cell) -> Path | None:
+        """Return the folder for the checkpoints of one cell; to be handed to ``fit``."""
+        if self.checkpoints is None:
+            return None
+        return Path(self.checkpoints) / f"{cell.config_hash}-{cell.seed}"
 
 
 def _file_hash(path: Path) -> str:

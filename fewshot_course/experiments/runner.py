@@ -9,29 +9,31 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import fewshot_course
 from fewshot_course._checks import check_choice, check_number
-from fewshot_course.experiments.registry import Cell
+from fewshot_course.experiments.registry import MODULES, Cell, RunOptions
 from fewshot_course.experiments.results import Result, ResultWriter, read_results
 
 __all__ = ["BACKENDS", "RunError", "limit_threads", "run_cell", "run_cells"]
 
 BACKENDS = ("sequential", "loky", "dask")
+DEFAULTS = RunOptions()
 _PACKAGES = {
     "torch": ("torch",),
     "tensorflow": ("tensorflow", "keras"),
 }
-_MODULES = {"torch": "fewshot_course.torch", "tensorflow": "fewshot_course.tf"}
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -50,41 +52,39 @@ class RunError(RuntimeError):
 # ---------------------------------------------------------------------------- one cell
 
 
-def run_cell(cell: Cell, device: str = "auto", threads: int = 1) -> Result:
+def run_cell(cell: Cell, options: RunOptions = DEFAULTS) -> Result:
     """Run one cell and measure it.
 
     An exception of the cell becomes a result with an ``error``.
-
-    Args:
-        cell: what to run.
-        device: "auto", "cpu", "cuda", …
-        threads: CPU threads for the linear algebra and the framework, >= 1.
     """
-    found: dict[str, Any] = {}
-    error, used = None, device
-    with limit_threads(threads):
-        start = time.perf_counter()
+    start = time.perf_counter()
+    with limit_threads(options.threads):
         try:
-            if cell.framework in _MODULES:
-                importlib.import_module(_MODULES[cell.framework])
-                _limit_framework(cell.framework, threads)
-            used = _device_name(cell.framework, device)
+            if cell.framework in MODULES:
+                importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+                _limit_framework(cell.framework, options.threads)
+            options = replace(options, device=_device_name(cell.framework, options.device))
             function = cell.experiment.function()
             _reset_peak_memory()
             start = time.perf_counter()
-            found = dict(function(cell, device))
-            n_test = int(found.pop("n_test"))
-            metrics = {name: float(value) for name, value in found.items()}
-            return _result(cell, used, threads, metrics, n_test, time.perf_counter() - start)
-        except Exception as exception:
-            error = _one_line(exception)
-        return _result(cell, used, threads, {}, 0, time.perf_counter() - start, error)
+            metrics = {name: float(value) for name, value in function(cell, options).items()}
+            seconds = time.perf_counter() - start
+            n_test = int(metrics.pop("n_test"))
+            result = _result(cell, options, metrics, n_test, seconds)
+        except Exception as error:
+            return _failed(cell, options, _one_line(error), time.perf_counter() - start)
+    if folder := options.checkpoint_dir(cell):
+        shutil.rmtree(folder, ignore_errors=True)  # the cell is done: nothing to resume
+    return result
+
+
+def _failed(cell: Cell, options: RunOptions, error: str, seconds: float = 0.0) -> Result:
+    return _result(cell, options, {}, 0, seconds, error)
 
 
 def _result(
     cell: Cell,
-    device: str,
-    threads: int,
+    options: RunOptions,
     metrics: dict[str, float],
     n_test: int,
     seconds: float,
@@ -104,8 +104,8 @@ def _result(
         seconds=round(seconds, 4),
         peak_mb=round(_peak_memory(), 1),
         versions=_versions(cell.framework),
-        device=device,
-        threads=threads,
+        device=options.device,
+        threads=options.threads,
         error=error,
     )
 
@@ -155,7 +155,6 @@ def limit_threads(threads: int) -> Iterator[None]:
     Several cells at a time, each with a thread a core, would only get in each other's way; and
     the number of threads changes the last digits of a sum, so it must not depend on the machine.
     """
-    check_number("threads", threads, low=1, integer=True)
     from threadpoolctl import threadpool_limits
 
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
@@ -211,8 +210,7 @@ def run_cells(
     backend: str = "sequential",
     jobs: int = 1,
     scheduler: str | None = None,
-    device: str = "auto",
-    threads: int = 1,
+    options: RunOptions = DEFAULTS,
     progress: bool = False,
 ) -> list[Result]:
     """Run cells; each is stored as it ends, and those that ``out`` has are not run again.
@@ -225,8 +223,7 @@ def run_cells(
         backend: "sequential" (in this process), "loky" (processes of this machine) or "dask".
         jobs: processes; for "dask" with a scheduler the cluster's own workers are used.
         scheduler: address of a Dask scheduler, e.g. "tcp://192.168.0.2:8786".
-        device: "auto", "cpu", "cuda", …
-        threads: CPU threads a cell.
+        options: device, threads a cell, and folder for checkpoints.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -250,8 +247,8 @@ def run_cells(
             done = {r.key: r for r in read_results(out) if r.error is None and r.key in wanted}
         missing = {key: cell for key, cell in wanted.items() if key not in done}
         advance = stack.enter_context(_bar(len(wanted), len(done), progress))
-        stream = stack.enter_context(_open_backend(backend, jobs, scheduler, device, threads))
-        for result in _outlive_workers(missing, stream, device, threads):
+        stream = stack.enter_context(_open_backend(backend, jobs, scheduler, options))
+        for result in _outlive_workers(missing, stream, options):
             if writer is not None:
                 writer.append(result)
             done[result.key] = result
@@ -264,7 +261,7 @@ Stream = Callable[[Sequence[Cell]], Iterator[Result]]
 
 
 def _outlive_workers(
-    missing: dict[tuple[str, int], Cell], stream: Stream, device: str, threads: int
+    missing: dict[tuple[str, int], Cell], stream: Stream, options: RunOptions
 ) -> Iterator[Result]:
     """Run all cells, even if one takes its worker process down with it.
 
@@ -287,7 +284,7 @@ def _outlive_workers(
                     message = (
                         "WorkerDied: the process that ran this cell was killed (out of memory?)"
                     )
-                    result = _result(cell, device, threads, {}, 0, 0.0, message)
+                    result = _failed(cell, options, message)
                     died = True
                 del left[key]
                 yield result
@@ -304,11 +301,11 @@ def _worker_deaths() -> tuple[type[BaseException], ...]:
 
 @contextmanager
 def _open_backend(
-    backend: str, jobs: int, scheduler: str | None, device: str, threads: int
+    backend: str, jobs: int, scheduler: str | None, options: RunOptions
 ) -> Iterator[Stream]:
     """Yield a function that runs cells on the backend."""
     if backend == "sequential":
-        yield lambda cells: (run_cell(cell, device, threads) for cell in cells)
+        yield lambda cells: (run_cell(cell, options) for cell in cells)
         return
     import joblib
 
@@ -317,13 +314,13 @@ def _open_backend(
         parallel = joblib.Parallel(
             return_as="generator_unordered", batch_size=1, pre_dispatch=pre_dispatch
         )
-        return parallel(joblib.delayed(run_cell)(cell, device, threads) for cell in cells)
+        return parallel(joblib.delayed(run_cell)(cell, options) for cell in cells)
 
     with ExitStack() as stack:
         if backend == "loky":
             pre_dispatch: int | str = "2 * n_jobs"
             stack.enter_context(
-                joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads)
+                joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=options.threads)
             )
         else:
             client = stack.enter_context(_dask_client(jobs, scheduler))

@@ -63,7 +63,7 @@ def test_a_bad_cell_is_recorded_and_the_rest_goes_on(tmp_path):
 def test_nan_is_an_error_not_a_score(monkeypatch):
     import toy
 
-    monkeypatch.setattr(toy, "run", lambda cell, device: {"accuracy": float("nan"), "n_test": 1})
+    monkeypatch.setattr(toy, "run", lambda cell, options: {"accuracy": float("nan"), "n_test": 1})
     assert "must be a finite number, got nan" in run_cell(cells()[0]).error
 
 
@@ -88,7 +88,7 @@ def test_a_cell_that_failed_is_tried_again(tmp_path, monkeypatch):
     import toy
 
     with monkeypatch.context() as patch:
-        patch.setattr(toy, "run", lambda cell, device: 1 / 0)
+        patch.setattr(toy, "run", lambda cell, options: 1 / 0)
         assert all(r.error for r in run_cells(cells(), path))
     assert not any(r.error for r in run_cells(cells(), path))
     assert not any(r.error for r in read_results(path))

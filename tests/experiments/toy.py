@@ -33,7 +33,7 @@ TOY = Experiment(
 )
 
 
-def run(cell, device):
+def run(cell, options):
     config = cell.config
     time.sleep(config.seconds)
     if cell.seed == config.bad_seed:
