@@ -38,8 +38,14 @@ class ExerciseFileDirective(SphinxDirective):
             LOG.warning("exercise-file: %s", error, location=self.get_location())
             return []
         box = nodes.container(classes=["exercise-file"])
-        lines = markdown(exercise, f"exercise-{name}").splitlines()
+        label = f"exercise-{name}"
+        lines = markdown(exercise, label).splitlines()
         self.state.nested_parse(StringList(lines, source=str(path)), 0, box)
+        for section in box.findall(nodes.section):
+            # sphinx-exercise gives every exercise's content the same id.
+            section["ids"] = [
+                f"{label}-content" if i == "exercise-content" else i for i in section["ids"]
+            ]
         return [box]
 
 

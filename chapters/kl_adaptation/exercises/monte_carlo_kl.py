@@ -17,8 +17,8 @@ negative, because $e^{r} \ge 1 + r$.
 You get `log_p` and `log_q`, both of shape `(samples, n)`: each column holds the samples of one pair
 of densities. Return `n` estimates.
 
-Hint: The samples come from $p$, so $q$ stands above $p$ in the ratio: `r = log_q - log_p`. Take the
-mean over axis 0. The function `expm1` computes $e^r - 1$ without loss for small $r$.
+Hint: The samples come from $p$, so $q$ stands above $p$ in the ratio $e^r$. The function `expm1`
+computes $e^r - 1$ without loss for small $r$. Take the mean over axis 0.
 
 Check: kl.monte_carlo_kl
 """
