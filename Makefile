@@ -29,17 +29,17 @@ export TF_NUM_INTRAOP_THREADS = 1
 export TF_NUM_INTEROP_THREADS = 1
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: help book test lint unit check-notebooks pairs nbval browser notebooks install \
+.PHONY: help book test lint unit check-notebooks pairs nbval check-book notebooks install \
 	install-book clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make book             build the pages from the committed notebooks and open them"
-	@echo "make test             everything CI checks: lint, unit, check-notebooks, book, browser"
+	@echo "make test             everything CI checks: lint, unit, check-notebooks, check-book"
 	@echo "make lint             ruff and mypy, the code in the notebooks included"
 	@echo "make unit             the package's tests"
 	@echo "make check-notebooks  pairs in step; nbval runs every notebook and compares every number"
-	@echo "make browser          the built pages in a browser"
+	@echo "make check-book       the book built strictly, and its pages in a browser"
 	@echo "make notebooks        execute all notebooks anew (after a change; takes minutes)"
 	@echo "make install          all that a developer needs, into .venv"
 	@echo "make clean            remove built pages and caches; .venv stays"
@@ -85,7 +85,7 @@ book: $(INDEX)
 
 # --- checks -------------------------------------------------------------------------------------
 
-test: lint unit check-notebooks browser
+test: lint unit check-notebooks check-book
 	@echo "make test: all checks passed"
 
 lint: $(STAMPS)/all
@@ -106,8 +106,9 @@ nbval: $(STAMPS)/all
 	@test -n "$(NOTEBOOKS)" || { echo "no notebook found under chapters/ and book/" >&2; exit 1; }
 	PYTHONPATH=tests/notebooks $(PY) -m pytest -p nbval_tolerance --nbval --nbval-current-env --nbval-cell-timeout=300 -n $(JOBS) --dist loadfile $(NOTEBOOKS)
 
-browser: $(STAMPS)/all $(INDEX)
-	$(PY) -m pytest tests/book -n $(JOBS) --dist loadfile
+# In one process: the first test builds the book strictly, the others share it.
+check-book: $(STAMPS)/all
+	$(PY) -m pytest tests/book
 
 # --- making -------------------------------------------------------------------------------------
 
