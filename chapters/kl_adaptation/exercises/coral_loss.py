@@ -25,7 +25,7 @@ import torch
 
 
 def covariance(x):
-    """Return the unbiased covariance, shape (d, d), of rows x, shape (n, d)."""
+    """Return the unbiased covariance of rows; (n, d) -> (d, d)."""
     # --- your code: centre the rows, multiply, divide
     centred = x - x.mean(dim=0)
     return torch.matmul(centred.T, centred) / (x.shape[0] - 1)
@@ -33,7 +33,7 @@ def covariance(x):
 
 
 def coral_loss(source, target):
-    """Return the CORAL loss of two batches of features, (n, d) and (m, d): one number."""
+    """Return the CORAL loss of two batches; (n, d), (m, d) -> ()."""
     # --- your code: the squared Frobenius norm of the difference, scaled
     gap = covariance(source) - covariance(target)
     return (gap**2).sum() / (4 * source.shape[1] ** 2)
@@ -45,7 +45,7 @@ import tensorflow as tf
 
 
 def covariance(x):
-    """Return the unbiased covariance, shape (d, d), of rows x, shape (n, d)."""
+    """Return the unbiased covariance of rows; (n, d) -> (d, d)."""
     # --- your code: centre the rows, multiply, divide
     centred = x - tf.reduce_mean(x, axis=0)
     return tf.matmul(centred, centred, transpose_a=True) / (x.shape[0] - 1)
@@ -53,7 +53,7 @@ def covariance(x):
 
 
 def coral_loss(source, target):
-    """Return the CORAL loss of two batches of features, (n, d) and (m, d): one number."""
+    """Return the CORAL loss of two batches; (n, d), (m, d) -> ()."""
     # --- your code: the squared Frobenius norm of the difference, scaled
     gap = covariance(source) - covariance(target)
     return tf.reduce_sum(gap**2) / (4 * source.shape[1] ** 2)

@@ -24,8 +24,8 @@ import torch
 
 
 def gaussian_kl(mean_p, log_var_p, mean_q, log_var_q):
-    """Return KL(p || q), shape (n,), of diagonal Gaussians given by tensors of shape (n, d)."""
-    # --- your code: the ratio of the variances, and the scaled distance of the means
+    """Return KL(p || q) of diagonal Gaussians; (n, d) each -> (n,)."""
+    # --- your code: the ratio of the variances, the scaled distance of the means
     ratio = torch.exp(log_var_p - log_var_q)
     distance = (mean_p - mean_q) ** 2 / torch.exp(log_var_q)
     # --- end
@@ -40,8 +40,8 @@ import tensorflow as tf
 
 
 def gaussian_kl(mean_p, log_var_p, mean_q, log_var_q):
-    """Return KL(p || q), shape (n,), of diagonal Gaussians given by tensors of shape (n, d)."""
-    # --- your code: the ratio of the variances, and the scaled distance of the means
+    """Return KL(p || q) of diagonal Gaussians; (n, d) each -> (n,)."""
+    # --- your code: the ratio of the variances, the scaled distance of the means
     ratio = tf.exp(log_var_p - log_var_q)
     distance = (mean_p - mean_q) ** 2 / tf.exp(log_var_q)
     # --- end

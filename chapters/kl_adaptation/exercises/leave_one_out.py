@@ -29,11 +29,12 @@ import torch
 
 
 def leave_one_out_log_prob(z, mean, log_var):
-    """Return the log density of each z_i under the other components, shape (n,)."""
+    """Return log p(z_i) under the other components; (n, d) each -> (n,)."""
     n = z.shape[0]
-    scaled = (z[:, None] - mean) ** 2 / torch.exp(log_var)
-    log_prob = -0.5 * (scaled + log_var + math.log(2 * math.pi)).sum(dim=-1)  # (n, n)
-    # --- your code: leave the own components out, then average the densities of the others
+    scaled = (z[:, None] - mean) ** 2 / torch.exp(log_var)  # (n, n, d)
+    terms = scaled + log_var + math.log(2 * math.pi)
+    log_prob = -0.5 * terms.sum(dim=-1)  # (n, n)
+    # --- your code: leave the own components out, average the others' densities
     own = torch.eye(n, dtype=torch.bool)
     log_prob = log_prob.masked_fill(own, -math.inf)
     return torch.logsumexp(log_prob, dim=1) - math.log(n - 1)
@@ -47,11 +48,12 @@ import tensorflow as tf
 
 
 def leave_one_out_log_prob(z, mean, log_var):
-    """Return the log density of each z_i under the other components, shape (n,)."""
+    """Return log p(z_i) under the other components; (n, d) each -> (n,)."""
     n = z.shape[0]
-    scaled = (z[:, None] - mean) ** 2 / tf.exp(log_var)
-    log_prob = -0.5 * tf.reduce_sum(scaled + log_var + math.log(2 * math.pi), axis=-1)  # (n, n)
-    # --- your code: leave the own components out, then average the densities of the others
+    scaled = (z[:, None] - mean) ** 2 / tf.exp(log_var)  # (n, n, d)
+    terms = scaled + log_var + math.log(2 * math.pi)
+    log_prob = -0.5 * tf.reduce_sum(terms, axis=-1)  # (n, n)
+    # --- your code: leave the own components out, average the others' densities
     own = tf.eye(n) == 1
     log_prob = tf.where(own, -math.inf, log_prob)
     return tf.reduce_logsumexp(log_prob, axis=1) - math.log(n - 1)

@@ -28,7 +28,7 @@ import torch
 
 
 def monte_carlo_kl(log_p, log_q):
-    """Estimate KL(p || q), shape (n,), from log densities of samples of p, shape (samples, n)."""
+    """Estimate KL(p || q) from samples of p; (samples, n) each -> (n,)."""
     # --- your code: the log ratio r, the term of each sample, and their mean
     r = log_q - log_p
     return (torch.expm1(r) - r).mean(dim=0)
@@ -40,7 +40,7 @@ import tensorflow as tf
 
 
 def monte_carlo_kl(log_p, log_q):
-    """Estimate KL(p || q), shape (n,), from log densities of samples of p, shape (samples, n)."""
+    """Estimate KL(p || q) from samples of p; (samples, n) each -> (n,)."""
     # --- your code: the log ratio r, the term of each sample, and their mean
     r = log_q - log_p
     return tf.reduce_mean(tf.math.expm1(r) - r, axis=0)
