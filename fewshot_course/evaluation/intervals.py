@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from fewshot_course._checks import check_number
 
@@ -175,6 +175,6 @@ def _student(
         raise ValueError(f"{name} has values too large to average.")
     if n == 1:
         return mean, float("nan"), float("nan"), 1, float(confidence)
-    t = float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    t = float(special.stdtrit(n - 1, (1 + confidence) / 2))
     half = t * float(scores.std(ddof=1)) / np.sqrt(n)
     return mean, float(mean - half), float(mean + half), n, float(confidence)
