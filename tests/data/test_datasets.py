@@ -123,12 +123,15 @@ def test_an_unknown_split_is_refused():
 
 
 @pytest.mark.real_data
-def test_mnist5k_images_are_mnists(needs):
+def test_mnist5k_images_are_of_mnists_training_part(needs):
     needs("mnist")
-    whole = load_dataset("mnist")
-    known = {image.tobytes(): label for image, label in zip(whole.X, whole.y, strict=True)}
+    train = load_dataset("mnist", "train")
+    known = {image.tobytes(): label for image, label in zip(train.X, train.y, strict=True)}
     few = load_dataset("mnist5k")
     assert all(known[image.tobytes()] == label for image, label in zip(few.X, few.y, strict=True))
+    assert not {image.tobytes() for image in load_dataset("mnist", "test").X} & set(
+        image.tobytes() for image in few.X
+    )
 
 
 @pytest.mark.real_data

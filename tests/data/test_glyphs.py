@@ -18,14 +18,16 @@ def test_look_alikes_are_kept_once(characters):
 
 def test_accented_letters_are_dropped_and_other_scripts_are_there(characters):
     assert not set("éÄñйё") & set(characters)
-    assert set("AΩЖԱაאبⵣສߐᚁᐁ") <= set(characters)
+    assert set("AΩЖԱბאبⵣສߐᚁᐁ") <= set(characters)
 
 
 def test_kept_shapes_differ(characters):
     shapes = np.stack([glyphs._blurred_shape(character) for character in characters])
     similarity = shapes @ shapes.T
     np.fill_diagonal(similarity, 0)
-    assert similarity.max() < glyphs._SAME_SHAPE
+    assert similarity.max() < 0.94
+    in_train = np.array([glyphs.script_of(c) in glyphs.TRAIN_SCRIPTS for c in characters])
+    assert similarity[in_train][:, ~in_train].max() < 0.9
 
 
 def test_the_split_holds_latin_greek_and_cyrillic_on_one_side():
@@ -84,7 +86,7 @@ def test_examples_of_a_character_differ_and_none_is_empty():
 def test_characters_stay_themselves():
     """One half's mean image is nearest to the other half's: labels and drawings agree.
 
-    Not for every one of 1,085 classes, since characters that differ by a dot are classes too.
+    Not for every one of a thousand classes, since characters that differ by a dot are classes too.
     """
     data = load_dataset("glyphs")
     X = data.X.reshape(-1, 20, 784)
