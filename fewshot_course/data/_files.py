@@ -13,9 +13,11 @@ import importlib.util
 import logging
 import os
 import tempfile
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 DATA_VARIABLE = "FEWSHOT_COURSE_DATA"
 CACHE_VARIABLE = "FEWSHOT_COURSE_CACHE"
@@ -49,9 +51,18 @@ def cache_folder() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
-    import pooch
+    return Path(_pooch().os_cache("fewshot_course"))
 
-    return Path(pooch.os_cache("fewshot_course"))
+
+def _pooch() -> ModuleType:
+    """Import pooch late (it brings the network), and without its progress bar's complaint.
+
+    In a notebook without ipywidgets the import warns on stderr about a bar that is not used.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pooch
+    return pooch
 
 
 def data_folder() -> Path | None:
@@ -122,8 +133,7 @@ def _checked(file: DataFile, path: Path) -> bytes:
 
 def _download(file: DataFile) -> bytes:
     """Fetch a file, check it, and only then put it into the cache."""
-    import pooch
-
+    pooch = _pooch()
     pooch.get_logger().setLevel(logging.WARNING)
     target = cache_folder() / file.path
     try:
