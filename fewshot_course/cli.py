@@ -1,0 +1,416 @@
+"""The command ``fewshot``: list, run and sweep experiments, and look after the installation.
+
+Everything here is thin over :mod:`fewshot_course.experiments`; no framework is imported before
+a cell runs.  Bad usage ends with exit code 2, a run that failed with 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import fewshot_course
+from fewshot_course.experiments import EXPERIMENTS
+from fewshot_course.experiments.registry import Cell, Experiment, RunOptions, check_framework
+from fewshot_course.experiments.results import Result, ResultsError, ResultWriter
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="fewshot",
+    help="Few-shot learning, every number tested, in two frameworks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+run_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(run_app, name="run", help="Run an experiment and print its table.")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+def _console() -> Console:
+    # A file or pipe has no width: print whole lines there.
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+
+
+def _fail(message: object, code: int = 2) -> NoReturn:
+    """Print one clear line and end."""
+    typer.echo(f"Error: {' '.join(str(message).split())}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn expected errors into one line; bad usage is 2, what the run meets is 1."""
+    from fewshot_course.experiments.runner import RunError
+
+    def show(message: Warning | str, *_: object) -> None:
+        typer.echo(f"Warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        try:
+            yield
+        except (ValueError, TypeError) as error:
+            _fail(error)
+        except (ResultsError, RunError) as error:
+            _fail(error, 1)
+        except KeyboardInterrupt:
+            _fail("stopped. What was stored is kept; the same command goes on from there.", 130)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"fewshot-course {fewshot_course.__version__}")
+        raise typer.Exit
+
+
+# ---------------------------------------------------------------------------- list
+
+
+@app.command("list")
+def list_command() -> None:
+    """List experiments, their methods, presets and settings, and the data sets."""
+    console = _console()
+    for experiment in EXPERIMENTS.values():
+        console.print(f"\n[bold]{experiment.name}[/bold]  {escape(experiment.title)}")
+        table = Table(box=None, show_header=False, pad_edge=True)
+        for method, description in experiment.methods.items():
+            table.add_row("method", method, escape(description))
+        for preset, values in experiment.presets.items():
+            changes = ", ".join(f"{k} = {v}" for k, v in values.items())
+            table.add_row("preset", preset, escape(changes or "the defaults"))
+        for f in dataclasses.fields(experiment.config):
+            table.add_row("setting", _flag(f.name), escape(_setting_help(experiment, f)))
+        console.print(table)
+    console.print("\n[bold]Data sets[/bold]")
+    console.print(_data_table())
+
+
+def _data_table() -> Table:
+    from fewshot_course.data import DATASETS, where
+
+    table = Table("name", "what", "kind", "examples", "licence", "comes from")
+    for name, info in DATASETS.items():
+        origin = where(name) or "must be downloaded"
+        row = (name, info.title, info.kind, f"{info.n:,}", info.licence, origin)
+        table.add_row(*map(escape, row))
+    return table
+
+
+# ---------------------------------------------------------------------------- run
+
+_COMMON = {
+    "method": (list[str] | None, None, "A method; may be repeated, or a list with commas."),
+    "framework": (str, "both", "torch, tensorflow (or tf), or both."),
+    "preset": (str, "quick", "quick or full."),
+    "seeds": (int, 10, "Number of draws."),
+    "first_seed": (int, 0, "Number of the first draw."),
+    "device": (str, "auto", "auto, cpu, cuda, ..."),
+    "jobs": (int, 1, "Cells that run at the same time."),
+    "threads": (int, 1, "CPU threads a cell."),
+    "out": (Path | None, None, "Results file (JSON lines); what it holds is not run again."),
+    "checkpoints": (Path | None, None, "Folder for checkpoints of the training."),
+}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _setting_help(experiment: Experiment, f: dataclasses.Field[Any]) -> str:
+    """Return help, choices, presets and methods of a setting, in one line."""
+    parts = [f.metadata["help"]]
+    if f.metadata["choices"]:
+        parts.append("one of " + ", ".join(f.metadata["choices"]))
+    if f.metadata["methods"]:
+        parts.append("for " + ", ".join(f.metadata["methods"]))
+    values = {p: changes.get(f.name, f.default) for p, changes in experiment.presets.items()}
+    if len(set(map(str, values.values()))) == 1:
+        parts.append(f"default {f.default}")
+    else:
+        parts.append(", ".join(f"{preset}: {value}" for preset, value in values.items()))
+    return "; ".join(parts)
+
+
+def _run_command(experiment: Experiment) -> Callable[..., None]:
+    """Return the command of one experiment, with an option for each of its settings."""
+    from fewshot_course.experiments.registry import field_type
+
+    parameters: dict[str, tuple[Any, Any]] = {}
+    for name, (kind, default, text) in _COMMON.items():
+        option = typer.Option(_flag(name), help=text, show_default=default is not None)
+        parameters[name] = (Annotated[kind, option], default)
+    for f in dataclasses.fields(experiment.config):
+        plain, _ = field_type(experiment.config, f.name)
+        option = typer.Option(_flag(f.name), help=_setting_help(experiment, f), show_default=False)
+        parameters[f.name] = (Annotated[plain | None, option], None)
+
+    def command(**values: Any) -> None:
+        with _one_line_errors():
+            _run(experiment, values)
+
+    command.__doc__ = experiment.title + "."
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=a)
+            for name, (a, default) in parameters.items()
+        ]
+    )
+    command.__annotations__ = {name: annotation for name, (annotation, _) in parameters.items()}
+    return command
+
+
+def register(experiment: Experiment) -> None:
+    """Give an experiment its command ``fewshot run NAME``."""
+    run_app.command(experiment.name)(_run_command(experiment))
+
+
+def _run(experiment: Experiment, values: dict[str, Any]) -> None:
+    common = {name: values.pop(name) for name in _COMMON}
+    changes = {name: value for name, value in values.items() if value is not None}
+    config = experiment.configure(common["preset"], **changes)
+    if common["seeds"] < 1:
+        raise ValueError(f"--seeds must be at least 1, got {common['seeds']}.")
+    seeds = range(common["first_seed"], common["first_seed"] + common["seeds"])
+    cells = [
+        experiment.cell(method, framework, seed, common["preset"], config)
+        for method in _methods(experiment, common["method"])
+        for framework in _frameworks(experiment, common["framework"])
+        for seed in seeds
+    ]
+    options = RunOptions(common["device"], common["threads"], _text(common["checkpoints"]))
+    backend = "sequential" if common["jobs"] == 1 else "loky"
+    _compute(cells, common["out"], options, backend, common["jobs"])
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def _methods(experiment: Experiment, named: list[str] | None) -> list[str]:
+    if not named:
+        return list(experiment.default_methods or experiment.methods)
+    names = [name.strip() for part in named for name in part.split(",")]
+    return list(dict.fromkeys(names))
+
+
+def _frameworks(experiment: Experiment, named: str) -> list[str]:
+    if named == "both":
+        return list(experiment.frameworks)
+    return [check_framework(name.strip(), experiment.frameworks) for name in named.split(",")]
+
+
+for _experiment in EXPERIMENTS.values():
+    register(_experiment)
+
+
+# ---------------------------------------------------------------------------- sweep
+
+
+@app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(help="YAML file: what to run.", metavar="CONFIG.yaml")],
+    out: Annotated[Path, typer.Option("--out", help="Results file (JSON lines).")],
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells at the same time.")] = 1,
+    backend: Annotated[
+        str, typer.Option("--backend", help="loky (this machine), dask, or sequential.")
+    ] = "loky",
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Address of a Dask scheduler.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "auto",
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads a cell.")] = 1,
+    checkpoints: Annotated[
+        Path | None, typer.Option("--checkpoints", help="Folder for checkpoints of the training.")
+    ] = None,
+) -> None:
+    """Run many cells: methods × settings × seeds × frameworks.
+
+    Started again after a kill, it computes what is missing.
+    """
+    with _one_line_errors():
+        from fewshot_course.experiments.sweep import load_sweep
+
+        cells = load_sweep(config)
+        options = RunOptions(device, threads, _text(checkpoints))
+        _compute(cells, out, options, backend, jobs, scheduler)
+
+
+# ---------------------------------------------------------------------------- computing
+
+
+def _compute(
+    cells: Sequence[Cell],
+    out: Path | None,
+    options: RunOptions,
+    backend: str,
+    jobs: int,
+    scheduler: str | None = None,
+) -> None:
+    """Run cells, print their table, and end with 1 if one failed."""
+    from fewshot_course.experiments.runner import run_cells
+    from fewshot_course.experiments.summary import summarise
+
+    _need_frameworks(cells)
+    _need_places(out, options)
+    before = _stored(out, cells)
+    results = run_cells(
+        cells,
+        out,
+        backend=backend,
+        jobs=jobs,
+        scheduler=scheduler,
+        options=options,
+        progress=sys.stderr.isatty(),
+    )
+    _print_table(summarise(results))
+    _print_agreement(results)
+    if out is not None:
+        reused = f" ({before} of them were there before)" if before else ""
+        typer.echo(f"{len(results)} results in {out}{reused}")
+    failed = [result for result in results if result.error]
+    if failed:
+        first = failed[0]
+        _fail(
+            f"{len(failed)} of {len(results)} cells failed; the first: {first.method}, "
+            f"{first.framework}, seed {first.seed}: {first.error}",
+            1,
+        )
+
+
+def _need_frameworks(cells: Sequence[Cell]) -> None:
+    """Raise, before any computing, if a framework is not installed."""
+    from importlib.util import find_spec
+
+    extras = {"torch": "torch", "tensorflow": "tf"}
+    for name in dict.fromkeys(cell.framework for cell in cells):
+        if name in extras and find_spec(name) is None:
+            raise ValueError(
+                f"framework={name!r} is not installed: pip install "
+                f"'fewshot-course[{extras[name]}]', or choose the other with --framework."
+            )
+
+
+def _need_places(out: Path | None, options: RunOptions) -> None:
+    """Raise, before any computing, if results or checkpoints cannot be written."""
+    from fewshot_course.checkpoints import CheckpointError, check_folder
+
+    try:
+        if out is not None:
+            ResultWriter(out).close()
+        if options.checkpoints is not None:
+            check_folder(options.checkpoints)
+    except (ResultsError, CheckpointError) as error:
+        raise ValueError(error) from None
+
+
+def _stored(out: Path | None, cells: Sequence[Cell]) -> int:
+    """Return how many of the cells the file has already."""
+    from fewshot_course.experiments.results import read_results
+
+    if out is None or not out.is_file():
+        return 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run itself will say it
+        done = {result.key for result in read_results(out) if result.error is None}
+    return len(done & {cell.key for cell in cells})
+
+
+def _print_table(rows: Sequence[Any]) -> None:
+    from fewshot_course.experiments.summary import is_percent
+
+    settings = list(dict.fromkeys(name for row in rows for name in row.settings))
+    several_data = len({row.data for row in rows}) > 1
+    table = Table(caption="mean and 95 % interval over the seeds; s and MB of one run")
+    columns = [*(["data"] if several_data else []), "method", "framework", *settings]
+    metric = rows[0].metric if len({row.metric for row in rows}) == 1 else "score"
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for name in (metric or "score", "against the baseline, same seeds", "s", "MB"):
+        table.add_column(name, justify="right", overflow="fold")
+    for row in rows:
+        percent = is_percent(row.metric)
+        score = "failed" if row.score is None else row.score.format(percent=percent)
+        if row.failed and row.score is not None:
+            score += f" ({row.failed} failed)"
+        difference = "" if row.difference is None else row.difference.format(percent=percent)
+        if row.difference is not None and not row.difference.excludes_zero:
+            difference += " (no clear difference)"
+        cells = [*([row.data] if several_data else []), row.method, row.framework]
+        cells += [str(row.settings.get(name, "")) for name in settings]
+        cells += [score, difference, f"{row.seconds:.2f}", f"{row.peak_mb:.0f}"]
+        table.add_row(*map(escape, cells))
+    _console().print(table)
+
+
+def _print_agreement(results: Sequence[Result]) -> None:
+    """Say how far the two frameworks lie apart on the same seeds."""
+    from fewshot_course.experiments.summary import is_percent
+
+    scores: dict[tuple[Any, ...], dict[str, float]] = {}
+    for r in results:
+        if r.metrics:
+            name, value = next(iter(r.metrics.items()))
+            key = (r.experiment, r.method, str(sorted(r.config.items())), r.seed, name)
+            scores.setdefault(key, {})[r.framework] = value
+    pairs = {key: s for key, s in scores.items() if {"torch", "tensorflow"} <= s.keys()}
+    if pairs:
+        gap, metric = max((abs(s["torch"] - s["tensorflow"]), k[-1]) for k, s in pairs.items())
+        text = f"{100 * gap:.2f} points" if is_percent(metric) else f"{gap:.3g}"
+        typer.echo(
+            f"torch and tensorflow on the same seeds: at most {text} apart in {len(pairs)} pairs"
+        )
+
+
+# ---------------------------------------------------------------------------- doctor
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, which devices and data are at hand, and what is missing."""
+    from fewshot_course.experiments import doctor as checks
+
+    console = _console()
+    console.print(
+        f"fewshot-course {fewshot_course.__version__}, Python {sys.version.split()[0]}, "
+        f"{os.cpu_count()} cores"
+    )
+    table = Table("package", "version", "needed for", title="Packages", title_justify="left")
+    for package in checks.packages():
+        table.add_row(package.name, package.version or "[red]missing[/red]", escape(package.what))
+    console.print(table)
+    table = Table("framework", "devices", title="Devices", title_justify="left")
+    for framework, devices in checks.devices().items():
+        table.add_row(framework, escape(devices))
+    console.print(table)
+    console.print("[bold]Data[/bold]")
+    console.print(_data_table())
+    for line in checks.advice():
+        console.print(f"- {escape(line)}")
+
+
+if __name__ == "__main__":
+    main()
