@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,7 +47,9 @@ class Module:
     def exported(self) -> list[str]:
         """``__all__``; empty where the module has none."""
         for statement in self._body:
-            if isinstance(statement, ast.Assign | ast.AnnAssign) and "__all__" in _targets(statement):
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and "__all__" in _targets(
+                statement
+            ):
                 return list(ast.literal_eval(statement.value))  # type: ignore[arg-type]
         return []
 
@@ -205,7 +208,24 @@ def prepare_imports(app: Sphinx, config: Any) -> None:
     sys.path.insert(0, str(app.srcdir))
 
 
+def skip_generated(
+    app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out what scikit-learn adds to every estimator for its metadata routing."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
+def keep_first_line(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep napoleon from reading ``text: more`` at the start of a property as ``type: text``."""
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # an empty comment
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", prepare_imports)
+    app.connect("autodoc-skip-member", skip_generated)
+    app.connect("autodoc-process-docstring", keep_first_line, priority=400)
     app.connect("source-read", write_reference)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -27,7 +27,14 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from notebook_cells import FRAMEWORKS, CellError, find_cell, output_nodes, printed_value, source_node
+from notebook_cells import (
+    FRAMEWORKS,
+    CellError,
+    find_cell,
+    output_nodes,
+    printed_value,
+    source_node,
+)
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -144,8 +151,12 @@ class FrameworkBar(SphinxDirective):
         folder = self.env.docname.rpartition("/")[0]
         for stem in FRAMEWORKS:
             if f"{folder}/{stem}" not in self.env.found_docs:
-                LOG.warning("fw-bar: %s/%s is no page of the book", folder, stem,
-                            location=self.get_location())
+                LOG.warning(
+                    "fw-bar: %s/%s is no page of the book",
+                    folder,
+                    stem,
+                    location=self.get_location(),
+                )
         return [framework_bar(folder=folder)]
 
 
@@ -218,8 +229,11 @@ def notebook_page_bar(
 def name_pictures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Give every picture of a notebook's page its text: the cell's ``alt``, or the topic page's."""
     alts = getattr(app.env, "cell_alts", {})
-    for cell in doctree.findall(lambda node: node.get("nb_element") == "cell_code"
-                                if isinstance(node, nodes.container) else False):
+    for cell in doctree.findall(
+        lambda node: (
+            node.get("nb_element") == "cell_code" if isinstance(node, nodes.container) else False
+        )
+    ):
         metadata = cell.get("cell_metadata", {})
         label = metadata.get("label")
         alt = metadata.get("alt") or alts.get((docname, label))
@@ -229,7 +243,9 @@ def name_pictures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             elif not picture.get("alt"):
                 LOG.warning(
                     "picture without text: give the cell %r an alt in its metadata, or show it "
-                    "with fw-cell and :alt:", label or cell.get("cell_index"), location=docname,
+                    "with fw-cell and :alt:",
+                    label or cell.get("cell_index"),
+                    location=docname,
                 )
 
 

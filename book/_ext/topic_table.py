@@ -46,8 +46,14 @@ class TopicTable(SphinxDirective):
 
     def link(self, topic: dict[str, str], stem: str, text: str) -> nodes.Node:
         reference = addnodes.pending_xref(
-            "", nodes.inline(text, text), refdomain="std", reftype="doc", refexplicit=True,
-            reftarget="/" + self.page(topic, stem), refdoc=self.env.docname, refwarn=True,
+            "",
+            nodes.inline(text, text),
+            refdomain="std",
+            reftype="doc",
+            refexplicit=True,
+            reftarget="/" + self.page(topic, stem),
+            refdoc=self.env.docname,
+            refwarn=True,
         )
         return nodes.paragraph("", "", reference)
 

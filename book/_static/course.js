@@ -69,6 +69,9 @@
     document.querySelectorAll(".search-button__button[aria-label]").forEach((button) => {
       if (button.textContent.trim()) button.removeAttribute("aria-label");
     });
+    document.querySelectorAll('.citation-list[role="list"] > .citation').forEach((entry) => {
+      entry.setAttribute("role", "listitem");
+    });
     // Whatever scrolls sideways must be reachable without a mouse.
     const wide = ".bd-article pre, .cell-table, .pst-scrollable-table-container, mjx-container, .output.text_html";
     const reach = () => document.querySelectorAll(wide).forEach((box) => {

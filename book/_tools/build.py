@@ -38,7 +38,9 @@ def main() -> int:
     if build(root, out, options.quiet):
         print("The book was not built: mend the warnings above.", file=sys.stderr)
         return 1
-    address = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    address = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"][
+        "url"
+    ]
     if "/OWNER/" in address:
         print(f"The repository's address is a placeholder ({address}): set it in _config.yml.")
     print(f"The book: {out / '_build' / 'html' / 'index.html'}")
