@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def _result(
         n_test=n_test,
         seconds=round(seconds, 4),
         peak_mb=round(_peak_memory(), 1),
-        versions=_versions(cell.framework),
+        versions=dict(_versions(cell.framework)),
         device=options.device,
         threads=options.threads,
         error=error,
@@ -118,6 +119,7 @@ def _one_line(exception: BaseException) -> str:
     return f"{type(exception).__name__}: {message}{place}"
 
 
+@cache
 def _versions(framework: str) -> dict[str, str]:
     versions = {
         "python": platform.python_version(),
