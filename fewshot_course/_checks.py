@@ -35,14 +35,15 @@ def check_number(
     integer: bool = False,
     low_open: bool = False,
 ) -> Any:
-    """Return ``value`` if it is a finite number in ``[low, high]`` (``(low, high]`` if low_open)."""
-    kind = numbers.Integral if integer else numbers.Real
+    """Return ``value`` if it is a finite number in [low, high], or in (low, high] if low_open."""
+    kind: type = numbers.Integral if integer else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind):
         wanted = "a whole number" if integer else "a number"
         raise TypeError(f"{name} must be {wanted}, got {value!r} of type {type(value).__name__}.")
     bracket = "(" if low_open else "["
-    inside = low < value <= high if low_open else low <= value <= high
-    if not np.isfinite(float(value)) or not inside:
+    size = float(value)
+    inside = low < size <= high if low_open else low <= size <= high
+    if not np.isfinite(size) or not inside:
         raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {value!r}.")
     return value
 
@@ -96,9 +97,7 @@ def check_features(name: str, X: Any, *, like: tuple[int, ...] | None = None) ->
             f"expected [0, 1]."
         )
     if like is not None and array.shape[1:] != tuple(like):
-        raise ValueError(
-            f"{name} has examples of shape {array.shape[1:]}, expected {tuple(like)}."
-        )
+        raise ValueError(f"{name} has examples of shape {array.shape[1:]}, expected {tuple(like)}.")
     return array
 
 

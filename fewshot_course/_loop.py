@@ -1,0 +1,150 @@
+"""What the one training loop does around a step; the step itself belongs to a framework.
+
+Progress bar, TensorBoard, stop on NaN, checkpoints and resuming need no tensor, so they stand
+here once.  ``_training`` in each framework adds devices and the network's and optimiser's state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from fewshot_course import __version__
+from fewshot_course._checks import check_number
+from fewshot_course.checkpoints import check_folder, load_checkpoint, save_checkpoint
+
+CHECK_EVERY = 10
+"""Steps between two looks at the losses: on a GPU each look waits for the device."""
+
+CHECKPOINT_EVERY = 100
+"""Steps between two checkpoints."""
+
+
+class Resumable(Protocol):
+    """Something whose state goes into the checkpoint as JSON: streams, batches, schedules."""
+
+    def state(self) -> dict[str, Any]:
+        """Return the state, ready for JSON."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+
+
+class TrainingDiverged(FloatingPointError):
+    """The loss is NaN or infinite."""
+
+
+def run(
+    step: Callable[[int], Mapping[str, Any]],
+    *,
+    steps: int,
+    capture: Callable[[], dict[str, np.ndarray]],
+    restore: Callable[[Mapping[str, np.ndarray]], None],
+    resumables: Mapping[str, Resumable],
+    learning_rate: Callable[[], float],
+    fingerprint: Mapping[str, Any],
+    open_log: Callable[[str], Callable[[str, float, int], None]],
+    progress: bool = False,
+    log_dir: str | os.PathLike[str] | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Call ``step`` until ``steps`` updates are done, resuming where a checkpoint says so.
+
+    Args:
+        step: does one update; takes its number, returns named scalars, among them "loss".
+        steps: number of updates in all.
+        capture: returns weights and optimiser state as arrays.
+        restore: takes them back.
+        resumables: what else has a state.
+        learning_rate: the present rate, for the message of a diverged run.
+        fingerprint: what a checkpoint must match; the package version is added.
+        open_log: makes a function ``(name, value, step)`` that writes to TensorBoard.
+        progress: whether to show a progress bar.
+        log_dir: folder for TensorBoard, or None.
+        checkpoint_dir: folder for checkpoints, or None.
+
+    Returns:
+        name → array ``(steps,)`` of what ``step`` returned, float64.
+
+    Raises:
+        TrainingDiverged: at the first NaN or infinite loss; nothing of it is saved.
+        CheckpointError: if the folder holds the checkpoint of another run or cannot be written.
+    """
+    check_number("steps", steps, low=1, integer=True)
+    mark = {"version": __version__, **fingerprint}
+    history: dict[str, list[float]] = {}
+    done = 0
+    if checkpoint_dir is not None:
+        check_folder(checkpoint_dir)
+        found = load_checkpoint(checkpoint_dir, mark)
+        if found is not None:
+            arrays, meta = found
+            restore({k[6:]: v for k, v in arrays.items() if k.startswith("state.")})
+            history = {k[8:]: list(v) for k, v in arrays.items() if k.startswith("history.")}
+            for name, resumable in resumables.items():
+                resumable.restore(meta["resumables"][name])
+            done = meta["step"]
+
+    def save(step_number: int) -> None:
+        assert checkpoint_dir is not None
+        arrays = {f"state.{k}": v for k, v in capture().items()}
+        arrays |= {f"history.{k}": np.asarray(v, np.float64) for k, v in history.items()}
+        meta = {
+            "step": step_number,
+            "resumables": {name: item.state() for name, item in resumables.items()},
+        }
+        save_checkpoint(checkpoint_dir, arrays, meta, fingerprint=mark)
+
+    write = open_log(os.fspath(log_dir)) if log_dir is not None else None
+    pending: list[Mapping[str, Any]] = []
+    with tqdm(total=steps, initial=done, disable=not progress, unit="step") as bar:
+        for number in range(done, steps):
+            pending.append(step(number))
+            last = number + 1 == steps
+            checkpoint_due = checkpoint_dir is not None and (number + 1) % CHECKPOINT_EVERY == 0
+            if last or checkpoint_due or len(pending) == CHECK_EVERY:
+                first = number + 1 - len(pending)
+                _collect(pending, first, history, learning_rate, write)
+                bar.update(len(pending))
+                bar.set_postfix(loss=f"{history['loss'][-1]:.4f}")
+                pending = []
+            if checkpoint_dir is not None and (last or checkpoint_due):
+                save(number + 1)
+    return {name: np.asarray(values, np.float64) for name, values in history.items()}
+
+
+def _collect(
+    pending: list[Mapping[str, Any]],
+    first: int,
+    history: dict[str, list[float]],
+    learning_rate: Callable[[], float],
+    write: Callable[[str, float, int], None] | None,
+) -> None:
+    """Bring scalars over from the device, refuse NaN, and note the rest."""
+    for offset, scalars in enumerate(pending):
+        for name, scalar in scalars.items():
+            value = float(scalar)
+            if name == "loss" and not np.isfinite(value):
+                raise TrainingDiverged(
+                    f"the loss is {value} at step {first + offset} (learning rate "
+                    f"{learning_rate():g}). Lower the learning rate, or look for extreme "
+                    f"values in the data."
+                )
+            history.setdefault(name, []).append(value)
+            if write is not None:
+                write(name, value, first + offset)
+
+
+def hash_arrays(*arrays: np.ndarray | None) -> str:
+    """Return a short SHA-256 of arrays, for the fingerprint of a checkpoint."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

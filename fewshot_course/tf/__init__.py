@@ -1,0 +1,9 @@
+"""The methods of the course in TensorFlow; the twin of :mod:`fewshot_course.torch`."""
+
+from fewshot_course.tf import _start
+
+_start.start()
+
+from fewshot_course.tf.kl_adaptation import KLAdapter  # noqa: E402
+
+__all__ = ["KLAdapter"]

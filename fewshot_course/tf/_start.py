@@ -1,0 +1,61 @@
+"""Import TensorFlow quietly and make sure that Keras runs on it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _native_stderr_aside() -> Iterator[None]:
+    """Point file descriptor 2 elsewhere; what was written is shown again if the body fails.
+
+    TensorFlow's native start-up messages carry process ids and times and ignore
+    TF_CPP_MIN_LOG_LEVEL; nothing but the descriptor stops them.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            aside.seek(0)
+            os.write(2, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def start() -> None:
+    """Import TensorFlow and Keras.
+
+    Raises:
+        ImportError: if TensorFlow is not installed, or Keras runs on another backend.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras" not in sys.modules:
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        with _native_stderr_aside():
+            tensorflow = importlib.import_module("tensorflow")
+            keras = importlib.import_module("keras")
+            # The first operation prints start-up messages of its own.
+            tensorflow.constant(0)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"fewshot_course.tf needs TensorFlow ({error}); "
+            "install it with: pip install 'fewshot-course[tf]'"
+        ) from error
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise ImportError(
+            f"Keras runs on {backend!r}, expected 'tensorflow'. Set the environment variable "
+            "KERAS_BACKEND=tensorflow before keras is first imported."
+        )

@@ -1,0 +1,425 @@
+"""Domain adaptation by KL divergence in TensorFlow (Nguyen et al. 2022).
+
+A stochastic encoder maps an example to a Gaussian over codes, p(z|x) = N(μ(x), σ(x)²).  Training
+lowers the source's cross-entropy and, at the same time, the KL divergence between the codes of
+the two domains.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.utils.validation import check_is_fitted
+
+from fewshot_course._checks import (
+    UNLABELLED,
+    check_choice,
+    check_features,
+    check_labels,
+    check_number,
+)
+from fewshot_course._estimator import CourseClassifier
+from fewshot_course._loop import hash_arrays
+from fewshot_course._streams import Streams
+from fewshot_course.data import BatchStream
+from fewshot_course.tf import networks, optim
+from fewshot_course.tf._training import normal, resolve_device, to_array, to_tensor, train
+from fewshot_course.tf.divergences import batch_moments, gaussian_kl, mixture_kl
+
+__all__ = ["Codes", "KLAdapter", "StochasticClassifier", "moment_kl", "two_way_kl"]
+
+
+class Codes:
+    """The codes of one batch: Gaussians and one sample of each.
+
+    Attributes:
+        mean: μ(x), ``(n, d)``.
+        log_var: log σ(x)², ``(n, d)``.
+        z: μ + σ·ε with standard normal ε, ``(n, d)``.
+    """
+
+    def __init__(self, mean: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> None:
+        self.mean, self.log_var = mean, log_var
+        self.z = mean + tf.exp(0.5 * log_var) * noise
+
+
+class StochasticClassifier(keras.Model):
+    """Encoder p(z|x) and linear classifier p(y|z).
+
+    Args:
+        encoder: maps ``(n, *input_shape)`` to ``(n, 2·latent_dim)``.
+        latent_dim: d, the size of a code.
+        n_classes: number of classes.
+        scale_bounds: smallest and largest σ.  Without bounds, a small σ lets the mixture
+            estimator of the KL explode, and a large one drowns the code in noise.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        latent_dim: int,
+        n_classes: int,
+        scale_bounds: tuple[float, float] = (0.1, 1.0),
+    ) -> None:
+        super().__init__()
+        encoder.name = "encoder"
+        self.encoder = encoder
+        self.classifier = keras.layers.Dense(n_classes, name="classifier")
+        self.classifier.build((None, latent_dim))
+        self.built = True
+        self.log_var_bounds = [2 * float(np.log(bound)) for bound in scale_bounds]
+
+    def encode(self, x: tf.Tensor, noise: tf.Tensor, training: bool = False) -> Codes:
+        """Return the codes of ``x``; ``noise`` is standard normal ``(n, d)``."""
+        mean, raw = tf.split(self.encoder(x, training=training), 2, axis=1)
+        low, high = self.log_var_bounds
+        return Codes(mean, low + (high - low) * tf.sigmoid(raw), noise)
+
+    def call(self, x: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+        """Return class probabilities ``(n, k)``, averaged over ``noise`` ``(samples, 1, d)``."""
+        codes = self.encode(x, tf.zeros_like(noise[0]))
+        z = codes.mean + tf.exp(0.5 * codes.log_var) * noise
+        return tf.reduce_mean(tf.nn.softmax(self.classifier(z)), 0)
+
+
+def moment_kl(p: Codes, q: Codes) -> tf.Tensor:
+    """KL(p‖q) of the diagonal Gaussians that have the two batches' means and variances."""
+    return gaussian_kl(*batch_moments(p.mean, p.log_var), *batch_moments(q.mean, q.log_var))
+
+
+def two_way_kl(
+    source: Codes, target: Codes, estimator: str, weight: float, reverse_weight: float
+) -> tf.Tensor:
+    """weight·KL(target‖source) + reverse_weight·KL(source‖target).
+
+    Args:
+        source: codes of a source batch.
+        target: codes of a target batch.
+        estimator: "moments" (closed form between Gaussians with the batches' moments) or
+            "mixture" (:func:`~fewshot_course.tf.divergences.mixture_kl`).
+        weight: ≥ 0.
+        reverse_weight: ≥ 0.
+
+    Returns:
+        A scalar.
+    """
+    if estimator == "moments":
+        return weight * moment_kl(target, source) + reverse_weight * moment_kl(source, target)
+    forward = mixture_kl(target.z, target.mean, target.log_var, source.mean, source.log_var)
+    backward = mixture_kl(source.z, source.mean, source.log_var, target.mean, target.log_var)
+    return weight * forward + reverse_weight * backward
+
+
+class Adapter(CourseClassifier):
+    """What the adapters of this course share: everything but the alignment loss.
+
+    A subclass stores its hyper-parameters and gives ``_alignment(source, target, ramp)``.
+    """
+
+    _facts = ("input_shape_",)
+
+    network: str | Callable[[], keras.Model] | None
+    latent_dim: int
+    scale_bounds: tuple[float, float]
+    warmup: float
+    target_weight: float
+    steps: int
+    batch_size: int
+    lr: float
+    prediction_samples: int
+    dtype: str
+    random_state: int | None
+
+    def fit(
+        self,
+        X_source: Any,
+        y_source: Any,
+        X_target: Any,
+        y_target: Any = None,
+        *,
+        device: str = "auto",
+        progress: bool = False,
+        log_dir: str | os.PathLike[str] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Train on a labelled source and a mostly unlabelled target.
+
+        Args:
+            X_source: vectors ``(n, d)`` or images ``(n, h, w[, c])`` in [0, 1].
+            y_source: labels ≥ 0, ``(n,)``.
+            X_target: ``(m, ...)``, shaped like the source.
+            y_target: labels ``(m,)``, -1 where unknown; ``None``: all unknown.
+            device: "auto", "cpu", "cuda", ...
+            progress: whether to show a progress bar.
+            log_dir: folder for TensorBoard.
+            checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError: for arrays that do not fit together, a single class, a target label that
+                the source does not have, or a hyper-parameter out of range.
+        """
+        self._check_parameters()
+        X_source = check_features("X_source", X_source)
+        y_source = check_labels("y_source", y_source, n=len(X_source))
+        X_target = check_features("X_target", X_target, like=X_source.shape[1:])
+        y_target = _target_labels(y_target, len(X_target))
+        self.classes_ = np.unique(y_source)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y_source has the single class {self.classes_[0]}; expected two.")
+        labels_source = np.searchsorted(self.classes_, y_source)
+        known = np.flatnonzero(y_target != UNLABELLED)
+        labels_target = _encode_target(y_target[known], self.classes_)
+        self.input_shape_ = tuple(X_source.shape[1:])
+        streams = Streams.from_seed(self.random_state)
+        device = resolve_device(device)
+        self._build(streams.init, device)
+        self.history_ = self._train(
+            (X_source, labels_source), X_target, (X_target[known], labels_target), streams,
+            device=device, progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
+        )  # fmt: skip
+        return self
+
+    def _build(self, rng: np.random.Generator, device: str) -> None:
+        with tf.device(device), networks.layer_dtype(self.dtype):
+            encoder = networks.build(
+                self.network, self.input_shape_, 2 * self.latent_dim, rng, self.dtype
+            )
+            self.network_ = StochasticClassifier(
+                encoder, self.latent_dim, len(self.classes_), self.scale_bounds
+            )
+            networks.initialise(self.network_.classifier, rng)
+            self._extra = self._build_extra(rng)
+        self._device = device
+
+    def _build_extra(self, rng: np.random.Generator) -> keras.Model | None:
+        """Make a second network that is trained along, if the alignment needs one."""
+        return None
+
+    def _train(
+        self,
+        source: tuple[np.ndarray, np.ndarray],
+        X_target: np.ndarray,
+        labelled: tuple[np.ndarray, np.ndarray],
+        streams: Streams,
+        *,
+        device: str,
+        progress: bool,
+        log_dir: str | os.PathLike[str] | None,
+        checkpoint_dir: str | os.PathLike[str] | None,
+    ) -> dict[str, np.ndarray]:
+        network, extra = self.network_, self._extra
+        xs, ys = to_tensor(source[0], device, self.dtype), to_tensor(source[1], device)
+        xt = to_tensor(X_target, device, self.dtype)
+        xl, yl = to_tensor(labelled[0], device, self.dtype), to_tensor(labelled[1], device)
+        batches = {
+            name: BatchStream(len(x), min(self.batch_size, len(x)), streams.batches)
+            for name, x in (("source", xs), ("target", xt), ("labelled", xl))
+            if len(x)
+        }
+        modules = {"network": network} | ({"extra": extra} if extra is not None else {})
+        parameters = [p for module in modules.values() for p in module.trainable_variables]
+        optimizer = optim.adam(parameters, lr=self.lr)
+
+        def draw(name: str) -> tuple[tf.Tensor, tf.Tensor]:
+            index = to_tensor(batches[name].next(), device)
+            noise = normal(streams.noise, (len(index), self.latent_dim), device, self.dtype)
+            return index, noise
+
+        @tf.function(reduce_retracing=True)
+        def update(drawn: dict[str, tuple[tf.Tensor, tf.Tensor]], ramp: tf.Tensor) -> Any:
+            (i, noise_s), (j, noise_t) = drawn["source"], drawn["target"]
+            with tf.GradientTape() as tape:
+                codes_s = network.encode(tf.gather(xs, i), noise_s, training=True)
+                codes_t = network.encode(tf.gather(xt, j), noise_t, training=True)
+                loss = _cross_entropy(network.classifier(codes_s.z), tf.gather(ys, i))
+                if "labelled" in drawn:
+                    k, noise_l = drawn["labelled"]
+                    codes_l = network.encode(tf.gather(xl, k), noise_l, training=True)
+                    logits = network.classifier(codes_l.z)
+                    loss += self.target_weight * _cross_entropy(logits, tf.gather(yl, k))
+                alignment = self._alignment(codes_s, codes_t, ramp)
+                loss += alignment
+            optimizer.apply(tape.gradient(loss, parameters))
+            return {"loss": loss, "alignment": alignment}
+
+        def step(number: int) -> Mapping[str, tf.Tensor]:
+            drawn = {name: draw(name) for name in batches}
+            ramp = optim.ramp(number, self.steps, self.warmup)
+            return update(drawn, tf.constant(ramp, self.dtype))
+
+        return train(
+            step,
+            steps=self.steps,
+            modules=modules,
+            optimizers={"optimizer": optimizer},
+            resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
+            fingerprint={
+                "method": type(self).__name__,
+                "params": {k: repr(v) for k, v in self.get_params(deep=False).items()},
+                "data": hash_arrays(*source, X_target, *labelled),
+            },
+            device=device,
+            progress=progress,
+            log_dir=log_dir,
+            checkpoint_dir=checkpoint_dir,
+        )
+
+    def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
+        raise NotImplementedError  # what tells the adapters apart
+
+    def encode(self, X: Any) -> np.ndarray:
+        """Return the mean codes μ(x), ``(n, latent_dim)``."""
+        return self._in_blocks(X, lambda x, noise: self.network_.encode(x, noise[0]).mean)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return class probabilities ``(n, n_classes)``.
+
+        They are averaged over ``prediction_samples`` codes (0: the mean code alone).  The noise
+        is fixed, so a prediction does not change from call to call.
+        """
+        return self._in_blocks(X, self._network_call)
+
+    def _network_call(self, x: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+        return self.network_(x, noise)
+
+    def _in_blocks(self, X: Any, apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> np.ndarray:
+        check_is_fitted(self)
+        X = check_features("X", X, like=self.input_shape_)
+        device = self._device
+        noise = np.zeros((1, 1, self.latent_dim))
+        if self.prediction_samples:
+            shape = (self.prediction_samples, 1, self.latent_dim)
+            noise = np.random.default_rng(0).standard_normal(shape)
+        fixed = to_tensor(noise, device, self.dtype)
+        blocks = [X[start : start + 1024] for start in range(0, len(X), 1024)]
+        done = [to_array(apply(to_tensor(block, device, self.dtype), fixed)) for block in blocks]
+        return np.concatenate(done)
+
+    def _check_parameters(self) -> None:
+        check_number("latent_dim", self.latent_dim, low=1, integer=True)
+        check_number("batch_size", self.batch_size, low=2, integer=True)
+        check_number("steps", self.steps, low=1, integer=True)
+        check_number("lr", self.lr, low=0, low_open=True)
+        check_number("warmup", self.warmup, low=0, high=1)
+        check_number("target_weight", self.target_weight, low=0)
+        check_number("prediction_samples", self.prediction_samples, low=0, integer=True)
+        low, high = self.scale_bounds
+        check_number("scale_bounds[0]", low, low=0, low_open=True)
+        check_number("scale_bounds[1]", high, low=low)
+
+    def _fitted_arrays(self) -> dict[str, np.ndarray]:
+        return networks.to_numpy(self.network_)
+
+    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._build(np.random.default_rng(0), "cpu")
+        networks.from_numpy(self.network_, arrays)
+
+
+class KLAdapter(Adapter):
+    """Align the codes of two domains by KL divergence.
+
+    The loss of a step is
+
+        CE(source) + target_weight · CE(labelled target)
+        + r · [weight · KL(target‖source) + reverse_weight · KL(source‖target)],
+
+    where r rises from 0 to 1 over the first part ``warmup`` of the steps: codes mean nothing
+    before the classifier has begun to learn, and aligning them then can match classes wrongly.
+
+    Args:
+        network: encoder, "mlp", "conv4", a zero-argument factory of a model that returns
+            ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
+        latent_dim: size of a code.
+        estimator: of the KL, "moments" or "mixture", see :func:`two_way_kl`.
+        weight: of KL(target‖source), ≥ 0.  0 with ``reverse_weight=0`` trains on the source only.
+        reverse_weight: of KL(source‖target), ≥ 0.
+        warmup: part of the steps over which both weights rise, in [0, 1].
+        target_weight: of the cross-entropy of labelled target examples, ≥ 0.
+        scale_bounds: smallest and largest σ of a code.
+        steps: number of updates.
+        batch_size: examples of each domain in a step.
+        lr: Adam's learning rate.
+        prediction_samples: codes averaged in a prediction; 0 takes the mean code.
+        dtype: "float32" or "float64".
+        random_state: seed; the same seed gives the same run in both frameworks.
+
+    Attributes:
+        network_: the trained :class:`StochasticClassifier`.
+        classes_: labels, ``(k,)`` int64.
+        input_shape_: shape of one example.
+        history_: name → array ``(steps,)``: "loss", "alignment".
+    """
+
+    def __init__(
+        self,
+        network: str | Callable[[], keras.Model] | None = None,
+        latent_dim: int = 32,
+        estimator: str = "moments",
+        weight: float = 0.05,
+        reverse_weight: float = 0.05,
+        warmup: float = 0.5,
+        target_weight: float = 1.0,
+        scale_bounds: tuple[float, float] = (0.1, 1.0),
+        steps: int = 1000,
+        batch_size: int = 128,
+        lr: float = 1e-3,
+        prediction_samples: int = 0,
+        dtype: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.network = network
+        self.latent_dim = latent_dim
+        self.estimator = estimator
+        self.weight = weight
+        self.reverse_weight = reverse_weight
+        self.warmup = warmup
+        self.target_weight = target_weight
+        self.scale_bounds = scale_bounds
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.prediction_samples = prediction_samples
+        self.dtype = dtype
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_choice("estimator", self.estimator, ["moments", "mixture"])
+        check_number("weight", self.weight, low=0)
+        check_number("reverse_weight", self.reverse_weight, low=0)
+
+    def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
+        if self.weight == self.reverse_weight == 0:
+            return tf.zeros((), source.z.dtype)
+        return two_way_kl(
+            source, target, self.estimator, ramp * self.weight, ramp * self.reverse_weight
+        )
+
+
+def _cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return tf.reduce_mean(losses)
+
+
+def _target_labels(y_target: Any, n: int) -> np.ndarray:
+    if y_target is None:
+        return np.full(n, UNLABELLED, dtype=np.int64)
+    return check_labels("y_target", y_target, n=n, allow_unlabelled=True)
+
+
+def _encode_target(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    unknown = sorted(set(y.tolist()) - set(classes.tolist()))
+    if unknown:
+        raise ValueError(
+            f"y_target has the labels {unknown}, which y_source does not have "
+            f"(it has {classes.tolist()})."
+        )
+    return np.searchsorted(classes, y)
