@@ -1,0 +1,105 @@
+"""The adaptation experiment through the runner, in both frameworks."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fewshot_course.experiments import EXPERIMENTS, read_results
+from fewshot_course.experiments.registry import RunOptions
+from fewshot_course.experiments.runner import run_cell, run_cells
+
+KL = EXPERIMENTS["kl-adaptation"]
+SMALL = {"n_source": 200, "n_test": 100, "steps": 20, "batch_size": 32}
+FRAMEWORKS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
+        ),
+    )
+    for name in ("torch", "tensorflow")
+]
+KILLS = int(os.environ.get("FEWSHOT_COURSE_KILLS", "2"))
+
+
+def small_cells(framework, seeds=2, **changes):
+    config = KL.configure(**{**SMALL, **changes})
+    return [KL.cell(m, framework, s, config=config) for m in KL.methods for s in range(seeds)]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_every_method_runs_and_repeats_itself(framework, tmp_path):
+    first = run_cells(small_cells(framework))
+    assert [r.error for r in first] == [None] * len(first)
+    assert all(0 <= r.metrics["accuracy"] <= 1 and r.n_test == 100 for r in first)
+    assert all(framework in r.versions for r in first)
+    options = RunOptions(device="cpu", checkpoints=str(tmp_path))
+    again = run_cells(small_cells(framework), options=options)
+    assert [r.metrics for r in again] == [r.metrics for r in first]
+    assert list(tmp_path.iterdir()) == []  # nothing is left of cells that are done
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_weight_zero_is_source_only(framework):
+    config = KL.configure(**SMALL, kl_weight=0.0, reverse_kl_weight=0.0)
+    source_only, kl = (run_cell(KL.cell(m, framework, 0, config=config)) for m in KL.methods)
+    assert kl.metrics == source_only.metrics
+
+
+def test_the_frameworks_agree():
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+    for a, b in zip(small_cells("torch"), small_cells("tensorflow"), strict=True):
+        first, second = run_cell(a), run_cell(b)
+        # One image of 100 is the rounding of a float32 run.
+        assert abs(first.metrics["accuracy"] - second.metrics["accuracy"]) <= 0.011
+
+
+SWEEP = """
+import sys
+from test_kl_adaptation import small_cells
+from fewshot_course.experiments.runner import run_cells
+run_cells(small_cells(sys.argv[1], seeds=KILLS), sys.argv[2])
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_real_sweep_killed_and_resumed(framework, tmp_path):
+    """Set FEWSHOT_COURSE_KILLS=5 for more kills."""
+    path = tmp_path / "r.jsonl"
+    here = Path(__file__).parent
+    for _ in range(KILLS):
+        process = _start(framework, path, here)
+        before = path.read_bytes() if path.exists() else b""
+        for _ in range(1200):  # until the next result is there
+            if path.exists() and len(path.read_bytes()) > len(before):
+                break
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert path.read_bytes().startswith(before)
+    process = _start(framework, path, here)
+    assert process.communicate()[0] == "done\n"
+    expected = run_cells(small_cells(framework, seeds=KILLS))
+    found = {r.key: r.metrics for r in read_results(path)}
+    assert found == {r.key: r.metrics for r in expected}
+    assert len(path.read_text().splitlines()) == len(expected)
+
+
+def _start(framework, path, here):
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP.replace("KILLS", str(KILLS)), framework, str(path)],
+        env={**os.environ, "PYTHONPATH": f"{here}:{here.parents[1]}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
