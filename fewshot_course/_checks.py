@@ -41,7 +41,7 @@ def check_number(
         wanted = "a whole number" if integer else "a number"
         raise TypeError(f"{name} must be {wanted}, got {value!r} of type {type(value).__name__}.")
     bracket = "(" if low_open else "["
-    size = float(value)
+    size = float(value)  # type: ignore[arg-type]  # isinstance has made sure
     inside = low < size <= high if low_open else low <= size <= high
     if not np.isfinite(size) or not inside:
         raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {value!r}.")

@@ -2,7 +2,7 @@
 
 from fewshot_course.data._files import DataError
 from fewshot_course.data.episodes import Episodes, EpisodeSampler
-from fewshot_course.data.images import resize_images
+from fewshot_course.data.images import frame_digits, resize_images, rotate_images
 from fewshot_course.data.registry import DATASETS, Dataset, DatasetInfo, load_dataset, where
 from fewshot_course.data.sinusoids import SinusoidSampler
 from fewshot_course.data.splits import BatchStream, Split, few_shot_split, mask_labels
@@ -19,9 +19,11 @@ __all__ = [
     "SinusoidSampler",
     "Split",
     "few_shot_split",
+    "frame_digits",
     "load_csv",
     "load_dataset",
     "mask_labels",
     "resize_images",
+    "rotate_images",
     "where",
 ]

@@ -7,11 +7,21 @@ training part, without labels but for ``shots_target`` a class; the test part is
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from fewshot_course._checks import UNLABELLED
+from fewshot_course.data import (
+    DATASETS,
+    few_shot_split,
+    frame_digits,
+    load_dataset,
+    mask_labels,
+    resize_images,
+    rotate_images,
+)
 from fewshot_course.experiments.registry import (
     MODULES,
     Cell,
@@ -24,9 +34,22 @@ from fewshot_course.experiments.registry import (
 DATA = (
     "mnist5k->uci_digits",
     "printed_digits->uci_digits",
-    "mnist->uci_digits",
     "uci_digits->mnist5k",
+    "mnist5k->rotated",
+    "mnist->uci_digits",
+    "mnist->rotated",
 )
+KL_METHODS = ("kl", "kl-mixture")
+ALIGNED = (*KL_METHODS, "coral", "dann")
+METHODS = {
+    "source-only": "trained on the source, used on the target as it is",
+    "target-only": "trained on the few labelled target images alone",
+    "kl": "codes aligned by the closed-form KL of batch moments, both directions",
+    "kl-mixture": "codes aligned by the minibatch mixture estimate of the KL, both directions",
+    "coral": "covariances of the codes made equal",
+    "dann": "codes that a domain discriminator cannot tell apart",
+    "kliep": "source images weighted by an estimate of the density ratio",
+}
 
 
 @dataclass(frozen=True)
@@ -34,23 +57,30 @@ class KLAdaptationConfig(Config):
     """Settings of the experiment."""
 
     data: str = setting("mnist5k->uci_digits", "source->target", choices=DATA)
+    rotation: float = setting(45.0, "angle of a rotated target, in degrees", low=-180, high=180)
     image_size: int = setting(8, "side of the square images, in pixels", low=4, high=28)
     n_source: int = setting(2000, "labelled source images", low=10)
+    n_target: int = setting(1000, "unlabelled target images; fewer if there are fewer", low=0)
     shots_target: int = setting(0, "labelled target images a class", low=0)
     n_test: int = setting(600, "held-out target images that are scored", low=10)
-    kl_weight: float = setting(0.05, "weight of KL(target‖source)", low=0.0, methods=("kl",))
-    reverse_kl_weight: float = setting(
-        0.05, "weight of KL(source‖target)", low=0.0, methods=("kl",)
+    weight: float = setting(0.05, "weight of KL(target‖source)", low=0.0, methods=KL_METHODS)
+    reverse_weight: float = setting(
+        0.05, "weight of KL(source‖target)", low=0.0, methods=KL_METHODS
     )
-    estimator: str = setting(
-        "moments", "how the KL is estimated", choices=("moments", "mixture"), methods=("kl",)
+    coral_weight: float = setting(10.0, "weight of CORAL's loss", low=0.0, methods=("coral",))
+    dann_weight: float = setting(
+        0.1, "weight of the reversed gradient of the discriminator", low=0.0, methods=("dann",)
     )
     warmup: float = setting(
-        0.5, "part of the steps over which the weights rise", low=0.0, high=1.0, methods=("kl",)
+        0.5, "part of the steps over which the weights rise", low=0.0, high=1.0, methods=ALIGNED
     )
+    target_weight: float = setting(1.0, "weight of the labelled target images", low=0.0)
+    scale_low: float = setting(0.1, "smallest σ of a code", low=1e-4)
+    scale_high: float = setting(1.0, "largest σ of a code", low=1e-4)
     network: str = setting("mlp", "encoder", choices=("mlp", "conv4"))
     latent_dim: int = setting(32, "size of a code", low=1)
-    steps: int = setting(1000, "training steps", low=1)
+    prediction_samples: int = setting(0, "codes averaged in a prediction; 0: the mean", low=0)
+    steps: int = setting(600, "training steps", low=1)
     batch_size: int = setting(128, "images of each domain in a step", low=2)
     lr: float = setting(1e-3, "learning rate of Adam", low=0.0)
 
@@ -59,11 +89,27 @@ EXPERIMENT = Experiment(
     name="kl-adaptation",
     title="Adapt digits from one scanner to another by the KL divergence of their features",
     config=KLAdaptationConfig,
-    presets={"quick": {}, "full": {"data": "mnist->uci_digits", "n_source": 60_000, "steps": 5000}},
-    methods={
-        "source-only": "trained on the source, used on the target as it is",
-        "kl": "features of source and target aligned by the closed-form KL of batch moments",
+    presets={
+        "quick": {},
+        # Nguyen et al. 2022, section 5: about 11,700 images a domain, batch 256, both KL weights
+        # 0.2, latent size 256, 20 codes a prediction.
+        "full": {
+            "data": "mnist->rotated",
+            "image_size": 28,
+            "n_source": 11_700,
+            "n_target": 11_700,
+            "n_test": 10_000,
+            "network": "conv4",
+            "latent_dim": 256,
+            "prediction_samples": 20,
+            "weight": 0.2,
+            "reverse_weight": 0.2,
+            "batch_size": 256,
+            "steps": 5000,
+        },
     },
+    methods=METHODS,
+    default_methods=("source-only", "kl"),
     data=("mnist5k", "uci_digits", "printed_digits", "mnist"),
     run="fewshot_course.experiments.kl_adaptation:run",
 )
@@ -87,67 +133,135 @@ def draw(config: KLAdaptationConfig, seed: int) -> Draw:
     Raises:
         ValueError: if a data set has too few examples for the settings.
     """
-    from fewshot_course.data import few_shot_split, load_dataset, mask_labels, resize_images
-
     source_name, target_name = config.data.split("->")
-    source, target = load_dataset(source_name), load_dataset(target_name)
-    if config.n_source > len(source.y):
-        raise ValueError(
-            f"n_source={config.n_source}, but {source_name} has {len(source.y)} images."
-        )
     for_source, for_target = np.random.default_rng(seed).spawn(2)
+    if target_name == "rotated":
+        return _draw_rotated(config, source_name, for_source, for_target)
+    source, target = load_dataset(source_name), load_dataset(target_name)
+    _enough(config.n_source, len(source.y), source_name)
     chosen = for_source.permutation(len(source.y))[: config.n_source]
-    split = few_shot_split(target.y, max(1, config.shots_target), for_target, n_test=config.n_test)
-    adaptation = np.sort(np.concatenate([split.labelled, split.unlabelled]))
-    known = split.labelled[: None if config.shots_target else 0]
-    size = (config.image_size, config.image_size)
+    adaptation, known, test = _split(target.y, config, for_target)
     return Draw(
-        X_source=resize_images(source.X[chosen], size),
+        X_source=_frame(source.X[chosen], config.image_size),
         y_source=source.y[chosen],
-        X_target=resize_images(target.X[adaptation], size),
+        X_target=_frame(target.X[adaptation], config.image_size),
         y_target=mask_labels(target.y, known)[adaptation],
-        X_test=resize_images(target.X[split.test], size),
-        y_test=target.y[split.test],
+        X_test=_frame(target.X[test], config.image_size),
+        y_test=target.y[test],
     )
+
+
+def _draw_rotated(
+    config: KLAdaptationConfig,
+    name: str,
+    for_source: np.random.Generator,
+    for_target: np.random.Generator,
+) -> Draw:
+    """Upright source images, and other images of the same set turned by ``rotation``."""
+    own_test = "test" in DATASETS[name].splits
+    train = load_dataset(name, "train") if own_test else load_dataset(name)
+    order = for_source.permutation(len(train.y))
+    _enough(config.n_source, len(order), name)
+    rest = order[config.n_source :]
+    if own_test:
+        test_set = load_dataset(name, "test")
+        test = np.arange(len(test_set.y))[: config.n_test]
+        few = replace(config, n_test=0)
+        adaptation, known, _ = _split(train.y[rest], few, for_target)
+    else:
+        test_set = train
+        adaptation, known, test = _split(train.y[rest], config, for_target)
+        test = rest[test]
+    size = (config.image_size, config.image_size)
+    source, target = order[: config.n_source], rest[adaptation]
+    return Draw(
+        X_source=resize_images(train.X[source], size),
+        y_source=train.y[source],
+        X_target=resize_images(rotate_images(train.X[target], config.rotation), size),
+        y_target=mask_labels(train.y[rest], known)[adaptation],
+        X_test=resize_images(rotate_images(test_set.X[test], config.rotation), size),
+        y_test=test_set.y[test],
+    )
+
+
+def _split(
+    y: np.ndarray, config: KLAdaptationConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what is adapted to, which of it is labelled, and the held-out test part."""
+    split = few_shot_split(y, max(1, config.shots_target), rng, n_test=config.n_test)
+    known = split.labelled[: None if config.shots_target else 0]
+    pool = split.unlabelled if len(known) else np.union1d(split.unlabelled, split.labelled)
+    unlabelled = rng.permutation(pool)[: config.n_target]
+    adaptation = np.sort(np.concatenate([known, unlabelled]))
+    if len(adaptation) == 0:
+        raise ValueError("n_target=0 and shots_target=0 leave no target images to adapt to.")
+    return adaptation, known, split.test
+
+
+def _frame(X: np.ndarray, size: int) -> np.ndarray:
+    """UCI digits are framed already; the others are brought into the same frame."""
+    return X if X.shape[1:] == (size, size) else frame_digits(X, (size, size))
+
+
+def _enough(wanted: int, there: int, name: str) -> None:
+    if wanted > there:
+        raise ValueError(f"n_source={wanted}, but {name} has {there} images.")
 
 
 def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     """Train on one draw and score the held-out target images."""
     config: KLAdaptationConfig = cell.config
     data = draw(config, cell.seed)
-    adapter = _adapter(cell)
+    source = (data.X_source, data.y_source)
+    if cell.method == "target-only":
+        known = data.y_target != UNLABELLED
+        if not known.any():
+            raise ValueError("method='target-only' needs shots_target of at least 1, got 0.")
+        source = (data.X_target[known], data.y_target[known])
+    adapter = make_adapter(cell)
     adapter.fit(
-        data.X_source,
-        data.y_source,
+        *source,
         data.X_target,
-        data.y_target,
+        data.y_target if cell.method != "target-only" else None,
         device=options.device,
         checkpoint_dir=options.checkpoint_dir(cell),
     )
     return {
         "accuracy": float(adapter.score(data.X_test, data.y_test)),
+        "source_accuracy": float(adapter.score(*source)),
         "n_test": len(data.y_test),
     }
 
 
-def _adapter(cell: Cell) -> Any:
+def make_adapter(cell: Cell) -> Any:
     """Return the unfitted estimator of a cell."""
     config: KLAdaptationConfig = cell.config
-    methods = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}.kl_adaptation")
-    common = {
+    methods = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+    common: dict[str, Any] = {
         "network": config.network,
         "latent_dim": config.latent_dim,
+        "target_weight": config.target_weight,
+        "scale_bounds": (config.scale_low, config.scale_high),
         "steps": config.steps,
         "batch_size": config.batch_size,
         "lr": config.lr,
+        "prediction_samples": config.prediction_samples,
         "random_state": cell.seed,
     }
-    if cell.method == "source-only":
-        return methods.KLAdapter(weight=0.0, reverse_weight=0.0, **common)
-    return methods.KLAdapter(
-        weight=config.kl_weight,
-        reverse_weight=config.reverse_kl_weight,
-        estimator=config.estimator,
-        warmup=config.warmup,
-        **common,
-    )
+    if cell.method == "kliep":
+        return methods.KLIEP(
+            **{name: common[name] for name in common if name in methods.KLIEP().get_params()}
+        )
+    if cell.method == "coral":
+        return methods.CORALAdapter(weight=config.coral_weight, warmup=config.warmup, **common)
+    if cell.method == "dann":
+        return methods.DANNAdapter(weight=config.dann_weight, warmup=config.warmup, **common)
+    if cell.method in KL_METHODS:
+        return methods.KLAdapter(
+            weight=config.weight,
+            reverse_weight=config.reverse_weight,
+            estimator="mixture" if cell.method == "kl-mixture" else "moments",
+            warmup=config.warmup,
+            **common,
+        )
+    return methods.KLAdapter(weight=0.0, reverse_weight=0.0, **common)

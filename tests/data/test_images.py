@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot_course.data import resize_images
+from fewshot_course.data import frame_digits, resize_images, rotate_images
 
 
 def test_a_whole_factor_is_a_block_mean():
@@ -47,3 +47,40 @@ def test_the_same_size_changes_nothing():
 def test_resize_names_what_is_wrong(X, size, kind, message):
     with pytest.raises(kind, match=message):
         resize_images(X, size)
+
+
+def test_framed_digits_do_not_know_where_and_how_large_they_were_drawn():
+    digit = np.zeros((1, 28, 28), np.float32)
+    digit[0, 4:20, 6:10] = 0.9  # a bar of 16 x 4 pixels
+    moved = np.zeros_like(digit)
+    moved[0, 10:26, 20:24] = 0.6
+    small = np.zeros((1, 20, 20), np.float32)
+    small[0, 2:10, 3:5] = 1.0
+    expected = np.zeros((8, 8))
+    expected[:, 3:5] = 1.0
+    for X in (digit, moved, small):
+        np.testing.assert_allclose(frame_digits(X, (8, 8)), expected[None], atol=1e-6)
+
+
+def test_an_image_without_ink_stays_empty():
+    assert not frame_digits(np.zeros((1, 9, 9)), (8, 8)).any()
+
+
+def test_rotation_is_counter_clockwise_about_the_centre():
+    X = np.random.default_rng(0).random((3, 5, 5))
+    np.testing.assert_allclose(rotate_images(X, 90), np.rot90(X, axes=(1, 2)), atol=1e-12)
+    np.testing.assert_allclose(rotate_images(X, 0), X, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: frame_digits(np.zeros((2, 4, 4, 3)), (8, 8)), "grey images"),
+        (lambda: frame_digits(np.zeros((2, 4)), (8, 8)), "images"),
+        (lambda: rotate_images(np.zeros((2, 4)), 30), "images"),
+        (lambda: rotate_images(np.zeros((2, 4, 4)), np.nan), "degrees"),
+    ],
+)
+def test_bad_input_of_framing_and_rotation_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
