@@ -162,6 +162,8 @@ class Experiment:
             ``n_test``.
         frameworks: those that it runs in.
         default_methods: what runs if no method is named; all methods if empty.
+        version: raise it when a change of the code changes the results of equal settings, so
+            that stored results of the old code are not taken for those of the new.
     """
 
     name: str
@@ -173,6 +175,7 @@ class Experiment:
     run: str
     frameworks: tuple[str, ...] = FRAMEWORKS
     default_methods: tuple[str, ...] = ()
+    version: int = 1
 
     def configure(self, preset: str = "quick", **changes: Any) -> Config:
         """Return the settings of a preset with some changed.
@@ -246,6 +249,7 @@ class Cell:
         """Hash of all that changes the result, but the seed; device and preset's name do not."""
         content = {
             "experiment": self.experiment.name,
+            "version": self.experiment.version,
             "method": self.method,
             "framework": self.framework,
             "settings": self.settings,

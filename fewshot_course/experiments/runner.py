@@ -248,6 +248,8 @@ def run_cells(
             writer = stack.enter_context(ResultWriter(out))
             done = {r.key: r for r in read_results(out) if r.error is None and r.key in wanted}
         missing = {key: cell for key, cell in wanted.items() if key not in done}
+        if not missing:
+            return [done[key] for key in wanted]
         advance = stack.enter_context(_bar(len(wanted), len(done), progress))
         stream = stack.enter_context(_open_backend(backend, jobs, scheduler, options))
         for result in _outlive_workers(missing, stream, options):

@@ -34,7 +34,7 @@ def load_sweep(
         frameworks: [torch, tensorflow]   # all if left out
         seeds: 10                         # 0 to 9; or a list
         config:                           # a value, or a list of values to try
-          kl_weight: [0.01, 0.05, 0.2]
+          weight: [0.01, 0.05, 0.2]
 
     Raises:
         SweepError: for a missing or broken file, an unknown key, experiment, method, framework,

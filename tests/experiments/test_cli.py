@@ -181,7 +181,7 @@ def test_sweep_refuses_unknown_backends(tmp_path):
 def test_list_names_everything():
     done = fewshot("list")
     assert done.exit_code == 0
-    for word in ("kl-adaptation", "source-only", "--kl-weight", "quick", "full", "uci_digits",
+    for word in ("kl-adaptation", "source-only", "--reverse-weight", "quick", "full", "uci_digits",
                  "package mlxtend"):  # fmt: skip
         assert word in done.stdout
 

@@ -83,6 +83,13 @@ def test_what_is_stored_is_not_run_again(tmp_path, monkeypatch):
     assert len(path.read_text().splitlines()) == 16
 
 
+def test_nothing_is_started_where_nothing_is_missing(tmp_path):
+    path = tmp_path / "r.jsonl"
+    first = run_cells(cells(), path)
+    again = run_cells(cells(), path, backend="dask", scheduler="tcp://nowhere:1")
+    assert outcome(again) == outcome(first)
+
+
 def test_a_cell_that_failed_is_tried_again(tmp_path, monkeypatch):
     path = tmp_path / "r.jsonl"
     import toy
