@@ -39,7 +39,9 @@ class TopicTable(SphinxDirective):
                 continue
             title = self.link(topic, "index", topic["title"]) if there else _text(topic["title"])
             rows.append([title, _text(topic["about"]), self.status(topic, there)])
-        return [_table(["Topic", "What you learn", "State"], rows)] if rows else []
+        if not rows:
+            return [_text("None yet.")]
+        return [_table(["Topic", "What you learn", "State"], rows)]
 
     def page(self, topic: dict[str, str], stem: str) -> str:
         return f"chapters/{topic['folder']}/{stem}"

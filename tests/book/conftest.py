@@ -1,0 +1,93 @@
+"""The book, built strictly once a session, and a browser to look at it with."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import demo_book
+import pytest
+from building import ROOT, build_strictly
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def built(root: Path, out: Path) -> Path:
+    result = build_strictly(root, out)
+    if result.returncode:
+        pytest.fail(f"the book was not built:\n{result.stdout}{result.stderr}", pytrace=False)
+    return out / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def book_html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The course's own book."""
+    return built(ROOT, tmp_path_factory.mktemp("book"))
+
+
+@pytest.fixture(scope="session")
+def demo_html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small book made by the same means, with one topic of each kind."""
+    root = tmp_path_factory.mktemp("demo_source")
+    demo_book.write(root, ROOT)
+    return built(root, tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def books(book_html: Path, demo_html: Path) -> list[Path]:
+    return [book_html, demo_html]
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def _serve(folder: Path) -> Iterator[str]:
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def book_address(book_html: Path) -> Iterator[str]:
+    yield from _serve(book_html)
+
+
+@pytest.fixture(scope="session")
+def demo_address(demo_html: Path) -> Iterator[str]:
+    yield from _serve(demo_html)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's chromium; a skip without it, or an error where it is required."""
+    if CHROMIUM is None:
+        reason = "no chromium on this machine (Debian: apt-get install chromium)"
+        if os.environ.get("FEWSHOT_COURSE_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"FEWSHOT_COURSE_REQUIRE_BROWSER=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()

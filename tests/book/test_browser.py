@@ -1,0 +1,158 @@
+"""The books as a reader sees them, in chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from html_checks import pages
+
+pytestmark = pytest.mark.browser
+
+TOPIC = "chapters/kl_adaptation/index.html"
+NO_PRELOAD = {"preload": False}  # axe would fetch the styles again, from wrong addresses
+
+
+class Watch:
+    """What went wrong while a page was open: errors, and requests that left the machine."""
+
+    def __init__(self, page: Any, allowed: str) -> None:
+        self.faults: list[str] = []
+        page.on("console", lambda m: self.faults.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("request", lambda request: self._check(request.url, allowed))
+
+    def _check(self, url: str, allowed: str) -> None:
+        if not url.startswith((allowed, "data:", "blob:")):
+            self.faults.append(f"request to {url}")
+
+
+@pytest.fixture
+def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open pages that share their storage, as the pages of one reader do."""
+    contexts = []
+
+    def open_page(width: int = 1280, scheme: str = "light") -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        return context.new_page()
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def addresses(book_html: Path, book_address: str, demo_html: Path, demo_address: str) -> list[str]:
+    """All pages of both books (the page at the top only leads to the front page)."""
+    return [
+        base + str(path.relative_to(html))
+        for html, base in ((book_html, book_address), (demo_html, demo_address))
+        for path in pages(html)
+        if path != html / "index.html"
+    ]
+
+
+def visible_framework(page: Any) -> str:
+    return page.locator(".sd-tab-content:visible .cell-source").first.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_fault(
+    new_page: Callable[..., Any], addresses: list[str], scheme: str
+) -> None:
+    """No serious axe finding, no error in the console, no request that leaves the machine."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe, faults, page = Axe(), [], new_page(scheme=scheme)
+    watch = Watch(page, "http://127.0.0.1:")
+    for address in addresses:
+        page.goto(address)
+        if page.locator(".math").count():
+            page.wait_for_selector("mjx-container")
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        for finding in axe.run(page, options=NO_PRELOAD).response["violations"]:
+            if finding["impact"] in ("serious", "critical"):
+                faults.append(f"{address}: {finding['id']}: {finding['nodes'][0]['html'][:200]}")
+    assert faults + watch.faults == []
+
+
+def test_no_page_is_wider_than_a_phone(new_page: Callable[..., Any], addresses: list[str]) -> None:
+    page, wide = new_page(width=360), []
+    for address in addresses:
+        page.goto(address)
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wide.append(address)
+    assert wide == []
+
+
+def test_the_choice_of_a_framework_is_kept_across_pages(
+    new_page: Callable[..., Any], demo_address: str, book_address: str
+) -> None:
+    page = new_page()
+    page.goto(demo_address + TOPIC)
+    assert visible_framework(page).startswith("# PyTorch")
+    page.get_by_role("button", name="TensorFlow").click()
+    assert visible_framework(page).startswith("# TensorFlow")
+    assert page.locator("[aria-pressed=true]").inner_text() == "TensorFlow"
+    assert page.locator(".fw-only-tensorflow").is_visible()
+    assert not page.locator(".fw-only-torch").is_visible()
+    page.goto(demo_address + "book/index.html")
+    page.goto(demo_address + TOPIC)
+    assert visible_framework(page).startswith("# TensorFlow")
+    assert page.locator(".fw-only-tensorflow").is_visible()
+
+
+def test_a_tab_moves_all_tabs_and_the_bar(new_page: Callable[..., Any], demo_address: str) -> None:
+    page = new_page()
+    page.goto(demo_address + TOPIC)
+    page.locator(".sd-tab-label", has_text="TensorFlow").nth(1).click()
+    assert visible_framework(page).startswith("# TensorFlow")
+    assert page.locator("[aria-pressed=true]").inner_text() == "TensorFlow"
+    page.locator(".sd-tab-set input:checked").first.press("ArrowLeft")
+    assert visible_framework(page).startswith("# PyTorch")
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [("tensorflow", "# TensorFlow"), ("torch", "# PyTorch"), ("nonsense", "# PyTorch")],
+)
+def test_the_address_can_choose_the_framework(
+    new_page: Callable[..., Any], demo_address: str, asked: str, shown: str
+) -> None:
+    page = new_page()
+    page.goto(f"{demo_address}{TOPIC}?framework={asked}")
+    assert visible_framework(page).startswith(shown)
+
+
+def test_the_book_works_as_a_file(new_page: Callable[..., Any], demo_html: Path) -> None:
+    page = new_page()
+    watch = Watch(page, "file://")
+    page.goto(f"file://{demo_html}/index.html")
+    page.wait_for_url("**/book/index.html")
+    page.goto(f"file://{demo_html}/{TOPIC}?framework=tensorflow")
+    assert visible_framework(page).startswith("# TensorFlow")
+    page.wait_for_selector("mjx-container")
+    assert page.locator("mjx-container").first.bounding_box()["width"] > 5
+    assert page.locator("mjx-merror").count() == 0
+    page.goto(f"file://{demo_html}/search.html?q=framework")
+    page.wait_for_selector("#search-results li a")
+    assert watch.faults == []
+
+
+def test_the_watch_sees_requests_and_errors(new_page: Callable[..., Any]) -> None:
+    page = new_page()
+    watch = Watch(page, "file://")
+    page.route("**/*", lambda route: route.abort())
+    page.set_content('<img src="http://example.invalid/x.png"><script>undefined_name()</script>')
+    page.wait_for_timeout(200)
+    assert any("example.invalid" in fault for fault in watch.faults)
+    assert any("undefined_name" in fault for fault in watch.faults)
+
+
+def test_the_search_field_stands_once(new_page: Callable[..., Any], book_address: str) -> None:
+    page = new_page()
+    page.goto(book_address + "book/index.html")
+    assert page.locator(".search-button__button:visible").count() == 1
