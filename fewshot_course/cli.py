@@ -346,10 +346,11 @@ def _print_table(rows: Sequence[Any]) -> None:
     several_data = len({row.data for row in rows}) > 1
     table = Table(caption="mean and 95 % interval over the seeds; s and MB of one run")
     columns = [*(["data"] if several_data else []), "method", "framework", *settings]
-    metric = rows[0].metric if len({row.metric for row in rows}) == 1 else "score"
+    metrics = {row.metric for row in rows if row.metric}  # a row that failed has none
+    metric = metrics.pop() if len(metrics) == 1 else "score"
     for name in columns:
         table.add_column(name, overflow="fold")
-    for name in (metric or "score", "against the baseline, same seeds", "s", "MB"):
+    for name in (metric, "against the baseline, same seeds", "s", "MB"):
         table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         percent = is_percent(row.metric)

@@ -126,6 +126,18 @@ def test_a_failed_cell_ends_with_one(tmp_path):
     assert "Traceback" not in done.output
 
 
+def test_a_method_that_failed_on_every_seed_has_a_row(monkeypatch):
+    import toy
+
+    real = toy.run
+    monkeypatch.setattr(toy, "run", lambda c, o: real(c, o) if c.method == "plain" else 1 / 0)
+    done = fewshot("run", "toy", "--framework", "numpy", "--seeds", 2)
+    assert done.exit_code == 1
+    assert "accuracy" in done.stdout
+    assert "failed" in done.stdout
+    assert "ZeroDivisionError" in done.stderr
+
+
 def test_a_damaged_results_file_is_named(tmp_path):
     out = tmp_path / "r.jsonl"
     out.write_text("{ broken\n{ broken\n")
