@@ -16,15 +16,10 @@ import numpy as np
 import tensorflow as tf
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot_course._checks import (
-    UNLABELLED,
-    check_choice,
-    check_features,
-    check_labels,
-    check_number,
-)
+from fewshot_course._checks import check_choice, check_features, check_number, check_pair
+from fewshot_course._domains import Domains, check_domains
 from fewshot_course._estimator import CourseClassifier
-from fewshot_course._loop import hash_arrays
+from fewshot_course._loop import describe, hash_arrays
 from fewshot_course._streams import Streams
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
@@ -64,7 +59,7 @@ class StochasticClassifier(keras.Model):
         encoder: keras.Model,
         latent_dim: int,
         n_classes: int,
-        scale_bounds: tuple[float, float] = (0.1, 1.0),
+        scale_bounds: tuple[float, float] = (0.5, 2.0),
     ) -> None:
         super().__init__()
         encoder.name = "encoder"
@@ -167,22 +162,14 @@ class Adapter(CourseClassifier):
                 the source does not have, or a hyper-parameter out of range.
         """
         self._check_parameters()
-        X_source = check_features("X_source", X_source)
-        y_source = check_labels("y_source", y_source, n=len(X_source))
-        X_target = check_features("X_target", X_target, like=X_source.shape[1:])
-        y_target = _target_labels(y_target, len(X_target))
-        self.classes_ = np.unique(y_source)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y_source has the single class {self.classes_[0]}; expected two.")
-        labels_source = np.searchsorted(self.classes_, y_source)
-        known = np.flatnonzero(y_target != UNLABELLED)
-        labels_target = _encode_target(y_target[known], self.classes_)
-        self.input_shape_ = tuple(X_source.shape[1:])
+        domains = check_domains(X_source, y_source, X_target, y_target)
+        self.classes_ = domains.classes
+        self.input_shape_ = tuple(domains.X_source.shape[1:])
         streams = Streams.from_seed(self.random_state)
         device = resolve_device(device)
         self._build(streams.init, device)
         self.history_ = self._train(
-            (X_source, labels_source), X_target, (X_target[known], labels_target), streams,
+            domains, streams,
             device=device, progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
         )  # fmt: skip
         return self
@@ -205,9 +192,7 @@ class Adapter(CourseClassifier):
 
     def _train(
         self,
-        source: tuple[np.ndarray, np.ndarray],
-        X_target: np.ndarray,
-        labelled: tuple[np.ndarray, np.ndarray],
+        data: Domains,
         streams: Streams,
         *,
         device: str,
@@ -216,9 +201,10 @@ class Adapter(CourseClassifier):
         checkpoint_dir: str | os.PathLike[str] | None,
     ) -> dict[str, np.ndarray]:
         network, extra = self.network_, self._extra
-        xs, ys = to_tensor(source[0], device, self.dtype), to_tensor(source[1], device)
-        xt = to_tensor(X_target, device, self.dtype)
-        xl, yl = to_tensor(labelled[0], device, self.dtype), to_tensor(labelled[1], device)
+        xs, ys = to_tensor(data.X_source, device, self.dtype), to_tensor(data.y_source, device)
+        xt = to_tensor(data.X_target, device, self.dtype)
+        xl = to_tensor(data.X_labelled, device, self.dtype)
+        yl = to_tensor(data.y_labelled, device)
         batches = {
             name: BatchStream(len(x), min(self.batch_size, len(x)), streams.batches)
             for name, x in (("source", xs), ("target", xt), ("labelled", xl))
@@ -238,14 +224,17 @@ class Adapter(CourseClassifier):
             (i, noise_s), (j, noise_t) = drawn["source"], drawn["target"]
             with tf.GradientTape() as tape:
                 codes_s = network.encode(tf.gather(xs, i), noise_s, training=True)
-                codes_t = network.encode(tf.gather(xt, j), noise_t, training=True)
                 loss = _cross_entropy(network.classifier(codes_s.z), tf.gather(ys, i))
                 if "labelled" in drawn:
                     k, noise_l = drawn["labelled"]
                     codes_l = network.encode(tf.gather(xl, k), noise_l, training=True)
                     logits = network.classifier(codes_l.z)
                     loss += self.target_weight * _cross_entropy(logits, tf.gather(yl, k))
-                alignment = self._alignment(codes_s, codes_t, ramp)
+                alignment = tf.zeros_like(loss)
+                # Without alignment not even the running averages of batch norm see the target.
+                if self._aligns():
+                    codes_t = network.encode(tf.gather(xt, j), noise_t, training=True)
+                    alignment = self._alignment(codes_s, codes_t, ramp)
                 loss += alignment
             optimizer.apply(tape.gradient(loss, parameters))
             return {"loss": loss, "alignment": alignment}
@@ -263,14 +252,20 @@ class Adapter(CourseClassifier):
             resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
             fingerprint={
                 "method": type(self).__name__,
-                "params": {k: repr(v) for k, v in self.get_params(deep=False).items()},
-                "data": hash_arrays(*source, X_target, *labelled),
+                "params": describe(self.get_params(deep=False)),
+                "data": hash_arrays(
+                    data.X_source, data.y_source, data.X_target, data.X_labelled, data.y_labelled
+                ),
             },
             device=device,
             progress=progress,
             log_dir=log_dir,
             checkpoint_dir=checkpoint_dir,
         )
+
+    def _aligns(self) -> bool:
+        """Whether the loss looks at the target's codes at all."""
+        return True
 
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
         raise NotImplementedError  # what tells the adapters apart
@@ -291,7 +286,7 @@ class Adapter(CourseClassifier):
         return self.network_(x, noise)
 
     def _in_blocks(self, X: Any, apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> np.ndarray:
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         X = check_features("X", X, like=self.input_shape_)
         device = self._device
         noise = np.zeros((1, 1, self.latent_dim))
@@ -311,7 +306,7 @@ class Adapter(CourseClassifier):
         check_number("warmup", self.warmup, low=0, high=1)
         check_number("target_weight", self.target_weight, low=0)
         check_number("prediction_samples", self.prediction_samples, low=0, integer=True)
-        low, high = self.scale_bounds
+        low, high = check_pair("scale_bounds", self.scale_bounds)
         check_number("scale_bounds[0]", low, low=0, low_open=True)
         check_number("scale_bounds[1]", high, low=low)
 
@@ -367,7 +362,7 @@ class KLAdapter(Adapter):
         reverse_weight: float = 0.05,
         warmup: float = 0.5,
         target_weight: float = 1.0,
-        scale_bounds: tuple[float, float] = (0.1, 1.0),
+        scale_bounds: tuple[float, float] = (0.5, 2.0),
         steps: int = 1000,
         batch_size: int = 128,
         lr: float = 1e-3,
@@ -396,9 +391,10 @@ class KLAdapter(Adapter):
         check_number("weight", self.weight, low=0)
         check_number("reverse_weight", self.reverse_weight, low=0)
 
+    def _aligns(self) -> bool:
+        return self.weight > 0 or self.reverse_weight > 0
+
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
-        if self.weight == self.reverse_weight == 0:
-            return tf.zeros((), source.z.dtype)
         return two_way_kl(
             source, target, self.estimator, ramp * self.weight, ramp * self.reverse_weight
         )
@@ -407,19 +403,3 @@ class KLAdapter(Adapter):
 def _cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     return tf.reduce_mean(losses)
-
-
-def _target_labels(y_target: Any, n: int) -> np.ndarray:
-    if y_target is None:
-        return np.full(n, UNLABELLED, dtype=np.int64)
-    return check_labels("y_target", y_target, n=n, allow_unlabelled=True)
-
-
-def _encode_target(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    unknown = sorted(set(y.tolist()) - set(classes.tolist()))
-    if unknown:
-        raise ValueError(
-            f"y_target has the labels {unknown}, which y_source does not have "
-            f"(it has {classes.tolist()})."
-        )
-    return np.searchsorted(classes, y)

@@ -1,0 +1,274 @@
+"""Two other ways to align domains in PyTorch, to compare the KL divergence with.
+
+CORAL matches the covariances of the codes (Sun & Saenko 2016, "Deep CORAL"); a domain-adversarial
+network trains the encoder against a discriminator of the domains (Ganin et al. 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewshot_course._checks import check_number
+from fewshot_course.torch import networks
+from fewshot_course.torch.kl_adaptation import Adapter, Codes
+
+__all__ = ["CORALAdapter", "DANNAdapter", "coral_loss", "domain_loss", "reverse_gradient"]
+
+
+def coral_loss(source: Tensor, target: Tensor) -> Tensor:
+    """Distance of two covariances, ‖C_S - C_T‖²_F / (4 d²) (Sun & Saenko 2016, eq. 1).
+
+    C is the unbiased covariance, 1/(n - 1) Σ_i (z_i - z̄)(z_i - z̄)ᵀ.  The means do not enter:
+    a mere shift of the codes costs nothing.
+
+    Args:
+        source: ``(n, d)``, n ≥ 2.
+        target: ``(m, d)``, m ≥ 2.
+
+    Returns:
+        A scalar, ≥ 0.
+
+    Raises:
+        TypeError: if an argument is no tensor.
+        ValueError: for another shape, fewer than two rows, or two widths.
+    """
+    for name, value in (("source", source), ("target", target)):
+        _check_tensor(name, value)
+        if value.ndim != 2 or value.shape[0] in (0, 1):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, expected (n, d) with at least two rows: "
+                f"one example has no covariance."
+            )
+    if source.shape[1] != target.shape[1]:
+        raise ValueError(
+            f"source and target must have one width, got {source.shape[1]} and {target.shape[1]}."
+        )
+    difference = _covariance(source) - _covariance(target)
+    return difference.square().sum() / (4 * source.shape[1] ** 2)
+
+
+def domain_loss(logits_source: Tensor, logits_target: Tensor) -> Tensor:
+    """Binary cross-entropy of a domain discriminator (Ganin et al. 2016, section 4.2).
+
+    With D(z) = sigmoid(logit), the probability that z comes from the target:
+    -½ [mean log(1 - D(z_S)) + mean log D(z_T)].  Both domains count the same, however many
+    examples each has.
+
+    Args:
+        logits_source: ``(n,)`` or ``(n, 1)``.
+        logits_target: ``(m,)`` or ``(m, 1)``.
+
+    Returns:
+        A scalar, > 0; log 2 = 0.693 for a discriminator that knows nothing.
+
+    Raises:
+        TypeError: if an argument is no tensor.
+        ValueError: for another shape or no examples.
+    """
+    for name, value in (("logits_source", logits_source), ("logits_target", logits_target)):
+        _check_tensor(name, value)
+        shape = tuple(value.shape)
+        if len(shape) not in (1, 2) or shape[0] == 0 or shape[1:] not in ((), (1,)):
+            raise ValueError(f"{name} has shape {shape}, expected (n,) or (n, 1) with n ≥ 1.")
+    # log(1 - sigmoid(a)) = log sigmoid(-a), without loss of digits for large a.
+    return -0.5 * (F.logsigmoid(-logits_source).mean() + F.logsigmoid(logits_target).mean())
+
+
+def reverse_gradient(x: Tensor, factor: float) -> Tensor:
+    """Return ``x``; its gradient is multiplied by ``-factor`` on the way back.
+
+    One minimisation then trains what follows to lower a loss, and what comes before to raise it
+    (the gradient reversal layer, Ganin et al. 2016, section 4.2).
+
+    Args:
+        x: any floating-point tensor.
+        factor: ≥ 0; 0 stops the gradient.
+
+    Raises:
+        TypeError: if ``x`` is no tensor, or ``factor`` no number.
+        ValueError: if ``factor`` is negative.
+    """
+    _check_tensor("x", x)
+    if not isinstance(factor, Tensor):
+        check_number("factor", factor, low=0)
+    return _ReverseGradient.apply(x, factor)
+
+
+class _ReverseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return -ctx.factor * upstream, None
+
+
+class CORALAdapter(Adapter):
+    """Align the covariances of the codes of two domains (Sun & Saenko 2016).
+
+    The loss of a step is
+
+        CE(source) + target_weight · CE(labelled target) + r · weight · CORAL(z_S, z_T),
+
+    with :func:`coral_loss` on the sampled codes z, and r as in
+    :class:`~fewshot_course.torch.KLAdapter`.
+
+    Args:
+        network: encoder, "mlp", "conv4", a zero-argument factory of a module that returns
+            ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
+        latent_dim: size of a code.
+        weight: of the alignment, ≥ 0.
+        warmup: part of the steps over which the weight rises, in [0, 1].
+        target_weight: of the cross-entropy of labelled target examples, ≥ 0.
+        scale_bounds: smallest and largest σ of a code.
+        steps: number of updates.
+        batch_size: examples of each domain in a step.
+        lr: Adam's learning rate.
+        prediction_samples: codes averaged in a prediction; 0 takes the mean code.
+        dtype: "float32" or "float64".
+        random_state: seed; the same seed gives the same run in both frameworks.
+
+    Attributes:
+        network_: the trained :class:`~fewshot_course.torch.kl_adaptation.StochasticClassifier`.
+        classes_: labels, ``(k,)`` int64.
+        input_shape_: shape of one example.
+        history_: name → array ``(steps,)``: "loss", "alignment".
+    """
+
+    def __init__(
+        self,
+        network: str | Callable[[], nn.Module] | None = None,
+        latent_dim: int = 32,
+        weight: float = 1.0,
+        warmup: float = 0.5,
+        target_weight: float = 1.0,
+        scale_bounds: tuple[float, float] = (0.1, 1.0),
+        steps: int = 1000,
+        batch_size: int = 128,
+        lr: float = 1e-3,
+        prediction_samples: int = 0,
+        dtype: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.network = network
+        self.latent_dim = latent_dim
+        self.weight = weight
+        self.warmup = warmup
+        self.target_weight = target_weight
+        self.scale_bounds = scale_bounds
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.prediction_samples = prediction_samples
+        self.dtype = dtype
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_number("weight", self.weight, low=0)
+
+    def _alignment(self, source: Codes, target: Codes, ramp: float) -> Tensor:
+        return ramp * self.weight * coral_loss(source.z, target.z)
+
+
+class DANNAdapter(Adapter):
+    """Train the encoder against a discriminator of the domains (Ganin et al. 2016).
+
+    The loss of a step is
+
+        CE(source) + target_weight · CE(labelled target) + domain loss(D(z_S), D(z_T)),
+
+    where the gradient of the domain loss is multiplied by -r · weight between discriminator and
+    encoder: the discriminator always learns, the encoder is turned against it more and more.  r
+    rises linearly from 0 to 1 over the first part ``warmup`` of the steps; Ganin et al. take
+    2/(1 + exp(-10 p)) - 1 at the part p of the training, which rises over about its first half.
+
+    Args:
+        network: encoder, "mlp", "conv4", a zero-argument factory of a module that returns
+            ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
+        latent_dim: size of a code.
+        weight: of the reversed gradient, ≥ 0.
+        discriminator_width: units in the discriminator's one hidden layer.
+        warmup: part of the steps over which the weight rises, in [0, 1].
+        target_weight: of the cross-entropy of labelled target examples, ≥ 0.
+        scale_bounds: smallest and largest σ of a code.
+        steps: number of updates.
+        batch_size: examples of each domain in a step.
+        lr: Adam's learning rate.
+        prediction_samples: codes averaged in a prediction; 0 takes the mean code.
+        dtype: "float32" or "float64".
+        random_state: seed; the same seed gives the same run in both frameworks.
+
+    Attributes:
+        network_: the trained :class:`~fewshot_course.torch.kl_adaptation.StochasticClassifier`.
+        classes_: labels, ``(k,)`` int64.
+        input_shape_: shape of one example.
+        history_: name → array ``(steps,)``: "loss", "alignment" (the domain loss: log 2 where
+            the discriminator cannot tell the domains apart).
+    """
+
+    _extra: nn.Module  # the discriminator
+
+    def __init__(
+        self,
+        network: str | Callable[[], nn.Module] | None = None,
+        latent_dim: int = 32,
+        weight: float = 1.0,
+        discriminator_width: int = 64,
+        warmup: float = 0.5,
+        target_weight: float = 1.0,
+        scale_bounds: tuple[float, float] = (0.1, 1.0),
+        steps: int = 1000,
+        batch_size: int = 128,
+        lr: float = 1e-3,
+        prediction_samples: int = 0,
+        dtype: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.network = network
+        self.latent_dim = latent_dim
+        self.weight = weight
+        self.discriminator_width = discriminator_width
+        self.warmup = warmup
+        self.target_weight = target_weight
+        self.scale_bounds = scale_bounds
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.prediction_samples = prediction_samples
+        self.dtype = dtype
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_number("weight", self.weight, low=0)
+        check_number("discriminator_width", self.discriminator_width, low=1, integer=True)
+
+    def _build_extra(self, rng: np.random.Generator) -> nn.Module:
+        discriminator = networks.MLP((self.latent_dim,), 1, (self.discriminator_width,))
+        return networks.initialise(discriminator.to(getattr(torch, self.dtype)), rng)
+
+    def _alignment(self, source: Codes, target: Codes, ramp: float) -> Tensor:
+        factor = ramp * self.weight
+        return domain_loss(
+            self._extra(reverse_gradient(source.z, factor)),
+            self._extra(reverse_gradient(target.z, factor)),
+        )
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+
+
+def _covariance(z: Tensor) -> Tensor:
+    centred = z - z.mean(0)
+    return centred.T @ centred / (z.shape[0] - 1)
