@@ -4,6 +4,8 @@ from fewshot_course.tf import _start
 
 _start.start()
 
+from fewshot_course.tf.alignment import CORALAdapter, DANNAdapter  # noqa: E402
 from fewshot_course.tf.kl_adaptation import KLAdapter  # noqa: E402
+from fewshot_course.tf.kliep import KLIEP  # noqa: E402
 
-__all__ = ["KLAdapter"]
+__all__ = ["KLIEP", "CORALAdapter", "DANNAdapter", "KLAdapter"]

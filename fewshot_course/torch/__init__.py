@@ -8,6 +8,8 @@ except ModuleNotFoundError as error:
         "install it with: pip install 'fewshot-course[torch]'"
     ) from error
 
+from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter
 from fewshot_course.torch.kl_adaptation import KLAdapter
+from fewshot_course.torch.kliep import KLIEP
 
-__all__ = ["KLAdapter"]
+__all__ = ["KLIEP", "CORALAdapter", "DANNAdapter", "KLAdapter"]
