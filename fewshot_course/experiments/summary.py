@@ -151,7 +151,7 @@ def _difference(
     metric: str,
     confidence: float,
 ) -> Difference | None:
-    if reference is None:
+    if reference is None or not scores:
         return None
     others = _scores(reference, metric)
     seeds = sorted(scores.keys() & others.keys())
