@@ -1,8 +1,12 @@
 """Write the API reference from the package as it is: a new module appears by itself.
 
-The marker ``<!-- api-reference -->`` in a page is replaced, when Sphinx reads the page, by one
-section for each public module.  A module of ``fewshot_course.torch`` and its twin of
-``fewshot_course.tf`` share a section and stand in the framework's tabs.
+A marker in a page is replaced, when Sphinx reads the page, by one section for each public module:
+
+``<!-- api-reference: methods -->``
+    a module of ``fewshot_course.torch`` and its twin of ``fewshot_course.tf`` share a section and
+    stand in the framework's tabs
+``<!-- api-reference: shared -->``
+    all modules that need neither framework
 
 Modules are read, not imported, to find their names; autodoc then imports them with stand-ins for
 the frameworks (``autodoc_mock_imports`` in _config.yml), which need not be installed.
@@ -21,12 +25,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
-from sphinx.util import logging
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
 
-LOG = logging.getLogger(__name__)
 PACKAGE = "fewshot_course"
-MARKER = "<!-- api-reference -->"
 TWINS = {"torch": ("torch", "PyTorch"), "tensorflow": ("tf", "TensorFlow")}
 TWIN_FOLDERS = [folder for folder, _ in TWINS.values()]
 NOT_LISTED = {"cli"}  # its commands are told by `fewshot --help`
@@ -154,8 +159,7 @@ def twin_section(stem: str, twins: dict[str, dict[str, Module]], root: Path) -> 
     for sync, (folder, title) in TWINS.items():
         module = twins[folder].get(stem)
         if module is None:
-            LOG.warning("%s.%s has no module %s: every module has a twin", PACKAGE, folder, stem)
-            continue
+            continue  # the test of the twins finds the hole
         elsewhere = {name for name in module.exported if name in module.imported}
         shared |= {name: f"{module.name}.{name}" for name in sorted(elsewhere - shared.keys())}
         own = [name for name in module.exported if name not in elsewhere]
@@ -173,11 +177,11 @@ def twin_section(stem: str, twins: dict[str, dict[str, Module]], root: Path) -> 
 
 
 def write_reference(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Put the sections in the marker's place."""
-    if MARKER in source[0]:
-        root = Path(app.srcdir)
-        sections = [*twin_sections(root), *plain_sections(root)]
-        source[0] = source[0].replace(MARKER, "\n".join(sections))
+    """Put the sections in the markers' places."""
+    for kind, sections in (("methods", twin_sections), ("shared", plain_sections)):
+        marker = f"<!-- api-reference: {kind} -->"
+        if marker in source[0]:
+            source[0] = source[0].replace(marker, "\n".join(sections(Path(app.srcdir))))
 
 
 class NoFrameworks(MetaPathFinder):
@@ -223,9 +227,38 @@ def keep_first_line(
         lines[:0] = ["..", ""]  # an empty comment
 
 
+def find_elsewhere(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element
+) -> nodes.Element | None:
+    """Resolve a reference to a name by where it is documented, not where it is used.
+
+    ``package.name`` may be defined in a module of the package, and what both frameworks take from
+    elsewhere is documented once, under PyTorch's module.
+    """
+    target = node.get("reftarget", "")
+    if not target.startswith(PACKAGE):
+        target = f"{node.get('py:module')}.{target}"
+    package, _, name = target.rpartition(".")
+    python = env.get_domain("py")
+    homes = [
+        full
+        for full, entry in python.objects.items()
+        if not entry.aliased
+        and (
+            (full.startswith(f"{package}.") and full.endswith(f".{name}"))
+            or full == target.replace(f"{PACKAGE}.tf.", f"{PACKAGE}.torch.")
+        )
+    ]
+    if not package.startswith(PACKAGE) or len(homes) != 1:
+        return None
+    entry = python.objects[homes[0]]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, [content])
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", prepare_imports)
     app.connect("autodoc-skip-member", skip_generated)
     app.connect("autodoc-process-docstring", keep_first_line, priority=400)
     app.connect("source-read", write_reference)
+    app.connect("missing-reference", find_elsewhere)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import html_checks
 import pytest
+from building import ROOT
 
 PAGE = '<!doctype html><html><body id="top">{}</body></html>'
 
@@ -106,3 +108,17 @@ def test_the_table_of_topics_tells_what_is_there(demo_html: Path) -> None:
     }
     assert states["Meta-learning"] == "planned"
     assert states["Domain adaptation by KL divergence"] == "there: page,PyTorch,TensorFlow"
+
+
+def test_the_reference_names_every_public_module(book_html: Path) -> None:
+    pages = [html_checks.parsed(book_html / f"book/{name}.html") for name in ("api", "api_shared")]
+    documented = {tag["id"].split("#")[0] for page in pages for tag in page.select("dt.sig[id]")}
+    for path in (ROOT / "fewshot_course").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if "._" in module or "__init__" in module or module == "fewshot_course.cli":
+            continue
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r'"(\w+)"', text.partition("__all__ = [")[2].partition("]")[0]):
+            homes = {f"{module}.{name}", f"{module.rpartition('.')[0]}.{name}"}
+            homes |= {home.replace(".tf.", ".torch.") for home in homes}
+            assert homes & documented, f"{module}.{name}"
