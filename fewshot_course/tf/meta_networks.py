@@ -1,0 +1,190 @@
+"""Networks as pure functions of their weights, for many tasks at once, in TensorFlow.
+
+In meta-learning every task has weights of its own.  Here each weight has a leading task axis,
+so T small networks run as one batched product (linear layers).  Convolutions run task by task:
+TensorFlow has no fast grouped convolution on the CPU.  Models that a user brings go through
+``tf.vectorized_map``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import keras
+import tensorflow as tf
+
+from fewshot_course.tf import networks
+from fewshot_course.tf.networks import MLP, BatchNorm, Conv4
+
+__all__ = [
+    "apply",
+    "apply_features",
+    "apply_head",
+    "check_layers",
+    "expand",
+    "has_batch_norm",
+    "parameters_of",
+]
+
+Parameters = Mapping[str, tf.Tensor]
+
+# Layers whose second derivative is wrong, and what to take instead.
+_WRONG = {
+    keras.layers.BatchNormalization: "BatchNorm",
+    keras.layers.LayerNormalization: "LayerNorm",
+    keras.layers.GroupNormalization: "LayerNorm",
+}
+
+
+def check_layers(network: keras.Model) -> None:
+    """Raise for layers whose second derivative is wrong.
+
+    ``tf.nn.moments``, which they use, stops a gradient: 6 to 15 percent off, in silence.
+
+    Raises:
+        ValueError: names the layer and its replacement in ``fewshot_course.tf.networks``.
+    """
+    for layer in network._flatten_layers():
+        for kind, instead in _WRONG.items():
+            if isinstance(layer, kind):
+                raise ValueError(
+                    f"layer {layer.name!r} is keras.layers.{type(layer).__name__}, whose second "
+                    f"derivative is wrong; use fewshot_course.tf.networks.{instead} instead."
+                )
+
+
+def has_batch_norm(network: keras.Model) -> bool:
+    """Tell whether examples of a batch change each other's output."""
+    return any(isinstance(layer, BatchNorm) for layer in network._flatten_layers())
+
+
+def parameters_of(network: keras.Model) -> dict[str, tf.Variable]:
+    """Return the trained weights by canonical name, as they are (no copies).
+
+    Their axes are Keras' own: only the names are torch's.
+    """
+    state = networks._state(network)
+    return {name: variable for name, (variable, _) in state.items() if variable.trainable}
+
+
+def expand(parameters: Parameters, n_tasks: int) -> dict[str, tf.Tensor]:
+    """Give every weight a leading task axis: ``(*shape)`` → ``(n_tasks, *shape)``."""
+    return {
+        name: tf.broadcast_to(tf.convert_to_tensor(p), (n_tasks, *p.shape))
+        for name, p in parameters.items()
+    }
+
+
+def apply(
+    network: keras.Model, parameters: Parameters, X: tf.Tensor, n_reference: int | None = None
+) -> tf.Tensor:
+    """Run T copies of a network, each with its own weights on its own examples.
+
+    Batch norm normalises each task by itself; running averages are neither used nor changed.
+    Dropout is off.
+
+    Args:
+        network: gives the architecture; its own weights are not used.
+        parameters: name → ``(T, *shape)``.
+        X: ``(T, n, *input_shape)``.
+        n_reference: batch norm takes its statistics from the first so many examples of each
+            task; ``None``: from all.
+
+    Returns:
+        ``(T, n, n_outputs)``.
+    """
+    if type(network) in (MLP, Conv4):
+        features = apply_features(network, parameters, X, n_reference)
+        return apply_head(network, parameters, features)
+    variables = parameters_of(network)
+    names = {id(variable): name for name, variable in variables.items()}
+    fixed = [tf.convert_to_tensor(v) for v in network.non_trainable_variables]
+
+    def one(inputs: tuple[dict[str, tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        weights, x = inputs
+        values = [weights[names[id(v)]] for v in network.trainable_variables]
+        outputs, _ = network.stateless_call(values, fixed, x, training=False)
+        return outputs
+
+    with _task_statistics(network, n_reference):
+        if X.shape[0] == 1:
+            return one(({name: p[0] for name, p in parameters.items()}, X[0]))[None]
+        return tf.vectorized_map(one, (dict(parameters), X))
+
+
+def apply_features(
+    network: keras.Model, parameters: Parameters, X: tf.Tensor, n_reference: int | None = None
+) -> tf.Tensor:
+    """Run T bodies, without the heads; see :func:`apply`.  Named networks only.
+
+    Returns:
+        ``(T, n, n_features)``.
+    """
+    if type(network) is MLP:
+        X = _flatten(X)
+        for index in range(len(network.body)):
+            X = tf.nn.relu(_linear(X, parameters, f"body.{2 * index}"))
+        return X
+    assert isinstance(network, Conv4)
+    tasks = [
+        _conv4_features(network, {k: p[task] for k, p in parameters.items()}, X[task], n_reference)
+        for task in range(X.shape[0])
+    ]
+    return tasks[0][None] if len(tasks) == 1 else tf.stack(tasks)
+
+
+def apply_head(network: keras.Model, parameters: Parameters, features: tf.Tensor) -> tf.Tensor:
+    """Run T heads on features ``(T, n, d)``; returns ``(T, n, n_outputs)``."""
+    return _linear(features, parameters, "head")
+
+
+def _linear(x: tf.Tensor, parameters: Parameters, name: str) -> tf.Tensor:
+    weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
+    return tf.matmul(x, weight) + bias[:, None]
+
+
+def _conv4_features(
+    network: Conv4, parameters: Parameters, x: tf.Tensor, n_reference: int | None
+) -> tf.Tensor:
+    x = x[..., None] if len(x.shape) == 3 else x
+    for conv, norm, pool in zip(network.body[::2], network.body[1::2], network._pools, strict=True):
+        x = tf.nn.conv2d(x, parameters[f"{conv.name}.weight"], 1, "SAME")
+        weight, bias = parameters[f"{norm.name}.weight"], parameters[f"{norm.name}.bias"]
+        x = tf.nn.relu(_normalise(x, weight, bias, n_reference))
+        if pool:
+            x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+    return tf.reshape(x, (x.shape[0], -1))
+
+
+def _normalise(
+    x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor, n_reference: int | None
+) -> tf.Tensor:
+    """Batch norm over all axes but the channels (the last), by the first examples' statistics."""
+    reference = x if n_reference is None else x[:n_reference]
+    mean = networks._channel_mean(reference)
+    var = networks._channel_mean(tf.square(reference - mean))
+    scale = weight * tf.math.rsqrt(var + tf.constant(BatchNorm.eps, var.dtype))
+    return (x - mean) * scale + bias
+
+
+@contextmanager
+def _task_statistics(network: keras.Model, n_reference: int | None) -> Iterator[None]:
+    """Make the network's batch norms use the statistics of a task's first examples."""
+    layers = [layer for layer in network._flatten_layers() if isinstance(layer, BatchNorm)]
+    for layer in layers:
+
+        def call(x: tf.Tensor, training: bool = False, layer: BatchNorm = layer) -> tf.Tensor:
+            weight, bias = (tf.convert_to_tensor(v) for v in (layer.weight, layer.bias))
+            return _normalise(x, weight, bias, n_reference)
+
+        layer.call = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.call
+
+
+def _flatten(X: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(X, (X.shape[0], X.shape[1], -1))
