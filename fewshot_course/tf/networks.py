@@ -207,15 +207,18 @@ def build(
         A model that maps ``(n, *input_shape)`` to ``(n, n_outputs)``.
 
     Raises:
-        ValueError: for an unknown name, a conv4 on vectors, or a factory whose model returns
-            another shape.
+        ValueError: for an unknown name, a conv4 on vectors, or a factory whose model does not
+            take such examples or returns another shape.
+        TypeError: for a model instead of a factory, or a factory that makes no model.
     """
     check_choice("dtype", dtype, ["float32", "float64"])
-    if callable(network):
+    if callable(network) and not isinstance(network, keras.layers.Layer):
         with layer_dtype(dtype):
-            model = network()
+            model = _call_factory(network)
         _check_output(model, input_shape, n_outputs, dtype)
         return model
+    if isinstance(network, keras.layers.Layer):
+        raise TypeError(_NO_FACTORY.format(what=f"the model {type(network).__name__}"))
     name = check_choice("network", network or _default_name(input_shape), NETWORKS)
     if name == "conv4" and len(input_shape) < 2:
         raise ValueError(f"network='conv4' needs images, got examples of shape {input_shape}.")
@@ -271,13 +274,18 @@ def _state(layer: keras.layers.Layer, prefix: str = "") -> dict[str, tuple[Any, 
     state: dict[str, tuple[Any, tuple[int, ...]]] = {}
     for position, child in enumerate(getattr(layer, "layers", [])):
         state.update(_state(child, f"{prefix}{_layer_name(child, position)}."))
-    if state:
-        return state
+    of_children = {id(variable) for variable, _ in state.values()}
     for variable in layer.weights:
+        if id(variable) in of_children or "seed" in variable.name:
+            continue
         rank = len(variable.shape)
         kind, axes = _LAYOUT.get((variable.name, rank), (variable.name, tuple(range(rank))))
-        if "seed" not in variable.name:
-            state[f"{prefix}{kind}"] = (variable, axes)
+        # Layers inside a layer (attention) have weights of one name: count them.
+        name, copies = f"{prefix}{kind}", 0
+        while name in state:
+            copies += 1
+            name = f"{prefix}{kind}.{copies}"
+        state[name] = (variable, axes)
     return state
 
 
@@ -308,6 +316,20 @@ def _flatten(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(x, (tf.shape(x)[0], math.prod(x.shape[1:])))
 
 
+_NO_FACTORY = (
+    "network must be a name or a function without arguments that makes a model, got {what}; "
+    "write network=lambda: ..."
+)
+
+
+def _call_factory(network: Callable[[], keras.Model]) -> keras.Model:
+    model = network()
+    if not isinstance(model, keras.layers.Layer):
+        made = type(model).__name__
+        raise TypeError(_NO_FACTORY.format(what=f"a function that returned a {made}"))
+    return model
+
+
 def _default_name(input_shape: Sequence[int]) -> str:
     return "conv4" if len(input_shape) >= 2 else "mlp"
 
@@ -315,7 +337,13 @@ def _default_name(input_shape: Sequence[int]) -> str:
 def _check_output(
     module: keras.Model, input_shape: Sequence[int], n_outputs: int, dtype: str
 ) -> None:
-    shape = tuple(module(tf.zeros((2, *input_shape), dtype), training=False).shape)
+    try:
+        shape = tuple(module(tf.zeros((2, *input_shape), dtype), training=False).shape)
+    except (tf.errors.OpError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"the network factory's model cannot map examples of shape {tuple(input_shape)} to "
+            f"{n_outputs} outputs: {error}"
+        ) from error
     if shape != (2, n_outputs):
         raise ValueError(
             f"the network factory's model maps 2 examples to shape {shape}, "

@@ -34,7 +34,8 @@ class BatchNorm(nn.Module):
 
     Written out instead of ``nn.BatchNorm``: ``grad(vmap(grad(...)))`` through ``F.batch_norm``
     gives a wrong second derivative.  ε is 1e-5; running averages move by a tenth of the way, the
-    variance by its unbiased estimate.
+    variance by its unbiased estimate.  Inside a transform of :mod:`torch.func`, which allows no
+    side effect, they stay.
 
     Args:
         n_channels: size of axis 1.
@@ -67,6 +68,8 @@ class BatchNorm(nn.Module):
 
     @torch.no_grad()
     def _update_running(self, mean: Tensor, var: Tensor, n: int) -> None:
+        if torch._C._functorch.is_functorch_wrapped_tensor(mean):
+            return
         unbiased = var * (n / max(n - 1, 1))
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(unbiased, self.momentum)
@@ -185,14 +188,17 @@ def build(
         A module that maps ``(n, *input_shape)`` to ``(n, n_outputs)``.
 
     Raises:
-        ValueError: for an unknown name, a conv4 on vectors, or a factory whose module returns
-            another shape.
+        ValueError: for an unknown name, a conv4 on vectors, or a factory whose module does not
+            take such examples or returns another shape.
+        TypeError: for a module instead of a factory, or a factory that makes no module.
     """
     check_choice("dtype", dtype, ["float32", "float64"])
-    if callable(network):
-        module = network().to(getattr(torch, dtype))
+    if callable(network) and not isinstance(network, nn.Module):
+        module = _call_factory(network).to(getattr(torch, dtype))
         _check_output(module, input_shape, n_outputs, dtype)
         return module
+    if isinstance(network, nn.Module):
+        raise TypeError(_NO_FACTORY.format(what=f"the module {type(network).__name__}"))
     name = check_choice("network", network or _default_name(input_shape), NETWORKS)
     if name == "conv4" and len(input_shape) < 2:
         raise ValueError(f"network='conv4' needs images, got examples of shape {input_shape}.")
@@ -229,6 +235,20 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
+_NO_FACTORY = (
+    "network must be a name or a function without arguments that makes a module, got {what}; "
+    "write network=lambda: ..."
+)
+
+
+def _call_factory(network: Callable[[], nn.Module]) -> nn.Module:
+    module = network()
+    if not isinstance(module, nn.Module):
+        made = type(module).__name__
+        raise TypeError(_NO_FACTORY.format(what=f"a function that returned a {made}"))
+    return module
+
+
 def _default_name(input_shape: Sequence[int]) -> str:
     return "conv4" if len(input_shape) >= 2 else "mlp"
 
@@ -237,10 +257,15 @@ def _check_output(
     module: nn.Module, input_shape: Sequence[int], n_outputs: int, dtype: str
 ) -> None:
     was_training = module.training
-    with torch.no_grad():
-        shape = tuple(
-            module.eval()(torch.zeros(2, *input_shape, dtype=getattr(torch, dtype))).shape
-        )
+    examples = torch.zeros(2, *input_shape, dtype=getattr(torch, dtype))
+    try:
+        with torch.no_grad():
+            shape = tuple(module.eval()(examples).shape)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"the network factory's module cannot map examples of shape {tuple(input_shape)} to "
+            f"{n_outputs} outputs: {error}"
+        ) from error
     module.train(was_training)
     if shape != (2, n_outputs):
         raise ValueError(

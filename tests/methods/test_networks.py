@@ -1,0 +1,220 @@
+"""Networks: shapes, batch norm against torch's own, factories, and the canonical layout."""
+
+import numpy as np
+import pytest
+
+from fewshot_course._streams import Streams
+
+
+def build(framework, network, shape, n_outputs=3, dtype="float64"):
+    rng = Streams.from_seed(0).init
+    return framework.module("networks").build(network, shape, n_outputs, rng, dtype)
+
+
+def run(framework, module, X, training=False):
+    x = framework.tensor(X)
+    if framework.name == "torch":
+        return framework.array(module.train(training)(x))
+    return framework.array(module(x, training=training))
+
+
+def a_factory(framework, n_outputs=3, n_inputs=4):
+    """What a user would write, with the framework's own layers."""
+    if framework.name == "torch":
+        from torch import nn
+
+        return lambda: nn.Sequential(nn.Linear(n_inputs, 6), nn.Tanh(), nn.Linear(6, n_outputs))
+    import keras
+
+    return lambda: keras.Sequential(
+        [
+            keras.Input((n_inputs,)),
+            keras.layers.Dense(6, activation="tanh"),
+            keras.layers.Dense(n_outputs),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        ("mlp", (4,)),
+        ("mlp", (5, 4)),
+        ("mlp", (5, 4, 2)),
+        ("conv4", (8, 8)),
+        ("conv4", (8, 8, 3)),
+        ("conv4", (9, 5)),
+        ("conv4", (28, 28)),
+        (None, (4,)),
+        (None, (8, 8)),
+    ],
+)
+def test_shapes(framework, network, shape):
+    module = build(framework, network, shape)
+    X = np.random.default_rng(0).uniform(size=(2, *shape))
+    assert run(framework, module, X).shape == (2, 3)
+    assert len(framework.array(module.features(framework.tensor(X))).shape) == 2
+    kind = type(module).__name__
+    assert kind == {"mlp": "MLP", "conv4": "Conv4"}.get(network, "MLP" if len(shape) == 1 else kind)
+    if network is None and len(shape) > 1:
+        assert kind == "Conv4"
+
+
+def test_a_last_axis_of_one_channel_changes_nothing(framework):
+    X = np.random.default_rng(0).uniform(size=(2, 8, 8))
+    flat, deep = build(framework, "conv4", (8, 8)), build(framework, "conv4", (8, 8, 1))
+    np.testing.assert_array_equal(run(framework, flat, X), run(framework, deep, X[..., None]))
+
+
+@pytest.mark.parametrize("spatial", [(), (3, 2)])
+def test_batch_norm_equals_torchs(framework, spatial):
+    """Output, running averages, and output in prediction, after three batches."""
+    torch = pytest.importorskip("torch", reason="the oracle is torch.nn.BatchNorm")
+    rng = np.random.default_rng(0)
+    X = rng.normal(2.0, 3.0, size=(3, 6, *spatial, 4))  # channels last
+    oracle = (torch.nn.BatchNorm2d if spatial else torch.nn.BatchNorm1d)(4).double()
+    if framework.name == "torch":
+        ours = framework.module("networks").BatchNorm(4).double()
+    else:
+        with framework.module("networks").layer_dtype("float64"):
+            ours = framework.module("networks").BatchNorm(4)
+
+    def channels_first(x):
+        return np.moveaxis(x, -1, 1).copy()
+
+    def ours_of(x, training):
+        if framework.name == "torch":
+            out = run(framework, ours, channels_first(x), training)
+            return np.moveaxis(out, 1, -1)
+        return run(framework, ours, x, training)
+
+    def oracle_of(x, training):
+        out = oracle.train(training)(torch.as_tensor(channels_first(x)))
+        return np.moveaxis(out.detach().numpy(), 1, -1)
+
+    for batch in X:
+        np.testing.assert_allclose(ours_of(batch, True), oracle_of(batch, True), rtol=1e-9)
+    weights = framework.module("networks").to_numpy(ours)
+    for name in ("running_mean", "running_var"):
+        np.testing.assert_allclose(weights[name], getattr(oracle, name).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(ours_of(X[0], False), oracle_of(X[0], False), rtol=1e-9)
+
+
+def test_layer_norm_equals_torchs(framework):
+    torch = pytest.importorskip("torch", reason="the oracle is torch.nn.LayerNorm")
+    X = np.random.default_rng(0).normal(size=(3, 5, 4))
+    for eps in (1e-5, 1e-12):
+        if framework.name == "torch":
+            ours = framework.module("networks").LayerNorm(4, eps).double()
+        else:
+            with framework.module("networks").layer_dtype("float64"):
+                ours = framework.module("networks").LayerNorm(4, eps)
+        oracle = torch.nn.LayerNorm(4, eps).double()(torch.as_tensor(X)).detach().numpy()
+        np.testing.assert_allclose(
+            framework.array(ours(framework.tensor(X))), oracle, rtol=1e-9, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize(("network", "shape"), [("mlp", (4,)), ("conv4", (8, 8))])
+def test_weights_go_to_numpy_and_back(framework, network, shape):
+    networks = framework.module("networks")
+    one = build(framework, network, shape)
+    other = networks.build(network, shape, 3, np.random.default_rng(9), "float64")
+    weights = networks.to_numpy(one)
+    X = np.random.default_rng(0).uniform(size=(2, *shape))
+    assert not np.allclose(run(framework, one, X), run(framework, other, X))
+    networks.from_numpy(other, weights)
+    np.testing.assert_array_equal(run(framework, one, X), run(framework, other, X))
+    for value in weights.values():
+        value[...] = 7.0  # to_numpy gives copies
+    np.testing.assert_array_equal(run(framework, one, X), run(framework, other, X))
+
+
+def test_the_layout_is_torchs(framework):
+    names = list(framework.module("networks").to_numpy(build(framework, "conv4", (8, 8))))
+    assert names[:5] == [
+        "body.0.weight", "body.1.weight", "body.1.bias", "body.1.running_mean",
+        "body.1.running_var",
+    ]  # fmt: skip
+    assert names[-2:] == ["head.weight", "head.bias"]
+    shapes = framework.module("networks").to_numpy(build(framework, "mlp", (4,)))
+    assert {k: v.shape for k, v in shapes.items()} == {
+        "body.0.weight": (256, 4), "body.0.bias": (256,),
+        "head.weight": (3, 256), "head.bias": (3,),
+    }  # fmt: skip
+
+
+def test_a_wrong_layout_is_refused(framework):
+    networks = framework.module("networks")
+    module = build(framework, "mlp", (4,))
+    weights = networks.to_numpy(module)
+    with pytest.raises(ValueError, match=r"missing \['head.bias'\]"):
+        networks.from_numpy(module, {k: v for k, v in weights.items() if k != "head.bias"})
+    with pytest.raises(ValueError, match=r"unexpected \['extra'\]"):
+        networks.from_numpy(module, {**weights, "extra": np.zeros(1)})
+    with pytest.raises(ValueError, match=r"'head.weight' has shape \(256, 3\)"):
+        networks.from_numpy(module, {**weights, "head.weight": weights["head.weight"].T})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_factory_is_accepted_in_both_dtypes(framework, dtype):
+    module = build(framework, a_factory(framework), (4,), dtype=dtype)
+    out = run(framework, module, np.zeros((2, 4), dtype))
+    assert out.dtype == dtype
+    names = framework.module("networks").to_numpy(module)
+    assert len(names) == 4
+    assert all(value.dtype == dtype for value in names.values())
+
+
+def test_two_copies_of_a_factorys_network_have_one_layout(framework):
+    """Keras numbers its layers through the whole process; the canonical names must not."""
+    networks = framework.module("networks")
+    one, two = (build(framework, a_factory(framework), (4,)) for _ in range(2))
+    assert list(networks.to_numpy(one)) == list(networks.to_numpy(two))
+    networks.from_numpy(two, networks.to_numpy(one))
+    X = np.random.default_rng(0).normal(size=(2, 4))
+    np.testing.assert_array_equal(run(framework, one, X), run(framework, two, X))
+
+
+def test_no_weight_of_a_users_network_is_lost():
+    """Weights of a Keras model's own, and layers inside a layer, whose weights share a name."""
+    keras = pytest.importorskip("keras", reason="tensorflow is not installed")
+    from fewshot_course.tf import networks
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.attention = keras.layers.MultiHeadAttention(num_heads=2, key_dim=3)
+            self.dense = keras.layers.Dense(3)
+            self.shift = self.add_weight(shape=(3,), name="shift", initializer="normal")
+
+        def call(self, x, training=False):
+            x = x[:, None]
+            return self.dense(self.attention(x, x)[:, 0]) + self.shift
+
+    rng = np.random.default_rng(0)
+    one, two = (networks.build(Own, (4,), 3, rng) for _ in range(2))
+    weights = networks.to_numpy(one)
+    assert sum(v.size for v in weights.values()) == one.count_params()
+    networks.from_numpy(two, weights)
+    X = rng.normal(size=(2, 4)).astype("float32")
+    np.testing.assert_array_equal(one(X), two(X))
+
+
+def test_bad_networks_are_named(framework):
+    with pytest.raises(ValueError, match=r"network='conv5' is not known.*conv4"):
+        build(framework, "conv5", (8, 8))
+    with pytest.raises(ValueError, match=r"network='conv4' needs images"):
+        build(framework, "conv4", (4,))
+    with pytest.raises(ValueError, match=r"dtype='float16' is not known"):
+        build(framework, "mlp", (4,), dtype="float16")
+    with pytest.raises(
+        ValueError, match=r"network factory's \w+ maps 2 examples to shape \(2, 5\)"
+    ):
+        build(framework, a_factory(framework, n_outputs=5), (4,))
+    with pytest.raises(ValueError, match=r"cannot map examples of shape \(4,\)"):
+        build(framework, a_factory(framework, n_inputs=7), (4,))
+    with pytest.raises(TypeError, match="network must be a name or a function"):
+        build(framework, a_factory(framework)(), (4,))
+    with pytest.raises(TypeError, match="returned a NoneType"):
+        build(framework, lambda: None, (4,))
