@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,28 @@ def check_number(
     if not np.isfinite(size) or not inside:
         raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {value!r}.")
     return value
+
+
+def check_pair(name: str, value: Any) -> tuple[Any, Any]:
+    """Return ``value`` as a pair; whether both are numbers is for the caller to check."""
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str) or len(value) != 2:
+        raise TypeError(f"{name} must be a pair of numbers, got {value!r}.")
+    first, second = value
+    return first, second
+
+
+def check_optimizer(
+    *, lr: float, momentum: float = 0, betas: Any = (0, 0), eps: float = 0, weight_decay: float = 0
+) -> None:
+    """Raise where a setting of an optimiser is out of range; the same in both frameworks."""
+    check_number("lr", lr, low=0, low_open=True)
+    check_number("eps", eps, low=0)
+    check_number("weight_decay", weight_decay, low=0)
+    first, second = check_pair("betas", betas)
+    for name, value in (("momentum", momentum), ("betas[0]", first), ("betas[1]", second)):
+        check_number(name, value)
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {value!r}.")
 
 
 def check_features(name: str, X: Any, *, like: tuple[int, ...] | None = None) -> np.ndarray:

@@ -30,6 +30,10 @@ def ramp(step: int, steps: int, part: float) -> float:
     return 1.0 if step >= rising else step / rising
 
 
+SMALLEST_CHANGE = 1e-8
+"""A smaller reduction of the learning rate is not made, as in torch."""
+
+
 class ReduceLROnPlateau:
     """Divide the learning rate when a loss stops falling, as torch's class of that name does.
 
@@ -50,7 +54,9 @@ class ReduceLROnPlateau:
         min_lr: float = 0.0,
     ) -> None:
         self.lr = check_number("lr", lr, low=0, low_open=True)
-        self.factor = check_number("factor", factor, low=0, high=1, low_open=True)
+        self.factor = check_number("factor", factor, low=0, low_open=True)
+        if factor >= 1:
+            raise ValueError(f"factor must lie in (0, 1), got {factor!r}.")
         self.patience = check_number("patience", patience, low=0, integer=True)
         self.threshold = check_number("threshold", threshold, low=0)
         self.min_lr = check_number("min_lr", min_lr, low=0)
@@ -64,7 +70,9 @@ class ReduceLROnPlateau:
         else:
             self.bad += 1
         if self.bad > self.patience:
-            self.lr, self.bad = max(self.lr * self.factor, self.min_lr), 0
+            lower, self.bad = max(self.lr * self.factor, self.min_lr), 0
+            if self.lr - lower > SMALLEST_CHANGE:
+                self.lr = lower
         return self.lr
 
     def state(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from fewshot_course._checks import check_number
+from fewshot_course._checks import check_optimizer
 from fewshot_course._schedules import ReduceLROnPlateau, ramp, warmup_linear
 
 __all__ = [
@@ -37,9 +37,7 @@ class Optimizer:
 
     def __init__(self, parameters: Iterable[tf.Variable], lr: float, slots: Sequence[str]) -> None:
         self.parameters = list(parameters)
-        self.lr = tf.Variable(
-            check_number("lr", lr, low=0), dtype=tf.float64, trainable=False, name="lr"
-        )
+        self.lr = tf.Variable(lr, dtype=tf.float64, trainable=False, name="lr")
         self.steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps")
         self.slots = {
             slot: [
@@ -124,6 +122,7 @@ def sgd(
         momentum: m, in [0, 1); the first step takes v = g.
         weight_decay: w, added to the gradient.
     """
+    check_optimizer(lr=lr, momentum=momentum, weight_decay=weight_decay)
     return _SGD(parameters, lr, momentum, weight_decay)
 
 
@@ -141,6 +140,7 @@ def adam(
         betas: decay of the two moments, each in [0, 1).
         eps: ε.
     """
+    check_optimizer(lr=lr, betas=betas, eps=eps)
     return _Adam(parameters, lr, betas, eps)
 
 
@@ -162,6 +162,7 @@ def adamw(
         eps: ε.
         weight_decay: p shrinks by lr·weight_decay·p a step.
     """
+    check_optimizer(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     return _Adam(parameters, lr, betas, eps, weight_decay)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from fewshot_course._checks import check_optimizer
 from fewshot_course._schedules import ReduceLROnPlateau, ramp, warmup_linear
 
 __all__ = [
@@ -35,6 +36,7 @@ def sgd(
         momentum: m, in [0, 1); the first step takes v = g.
         weight_decay: w, added to the gradient.
     """
+    check_optimizer(lr=lr, momentum=momentum, weight_decay=weight_decay)
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
@@ -52,6 +54,7 @@ def adam(
         betas: decay of the two moments, each in [0, 1).
         eps: ε.
     """
+    check_optimizer(lr=lr, betas=betas, eps=eps)
     return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps)
 
 
@@ -73,6 +76,7 @@ def adamw(
         eps: ε.
         weight_decay: p shrinks by lr·weight_decay·p a step.
     """
+    check_optimizer(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     every = list(parameters)
     groups = [
         {"params": [p for p in every if p.ndim > 1], "weight_decay": weight_decay},
