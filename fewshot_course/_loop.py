@@ -140,6 +140,19 @@ def _collect(
                 write(name, value, first + offset)
 
 
+def describe(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyper-parameters for the fingerprint of a checkpoint, ready for JSON.
+
+    A function is told by its name: its address differs from one process to the next.
+    """
+    return {
+        name: getattr(value, "__qualname__", type(value).__qualname__)
+        if callable(value)
+        else repr(value.item() if isinstance(value, np.generic) else value)
+        for name, value in params.items()
+    }
+
+
 def hash_arrays(*arrays: np.ndarray | None) -> str:
     """Return a short SHA-256 of arrays, for the fingerprint of a checkpoint."""
     digest = hashlib.sha256()

@@ -23,11 +23,14 @@ def resolve_device(device: str) -> str:
     "cuda" is taken as another word for "gpu".
 
     Raises:
+        TypeError: if ``device`` is no string.
         ValueError: if this machine has no such device.
     """
     if device == "auto":
         return "gpu:0" if tf.config.list_physical_devices("GPU") else "cpu"
-    name = str(device).lower().replace("cuda", "gpu")
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a string such as 'auto' or 'cpu', got {device!r}.")
+    name = device.lower().replace("cuda", "gpu")
     kind, _, index = name.partition(":")
     at_hand = len(tf.config.list_physical_devices(kind.upper()))
     if kind not in ("cpu", "gpu") or not (index or "0").isdigit() or int(index or 0) >= at_hand:
@@ -35,7 +38,7 @@ def resolve_device(device: str) -> str:
             f"device={device!r} cannot be used here: TensorFlow sees {at_hand} device(s) of that "
             f"kind."
         )
-    return name
+    return "cpu" if kind == "cpu" else name
 
 
 def to_tensor(array: np.ndarray, device: str, dtype: str | None = None) -> tf.Tensor:
@@ -133,7 +136,7 @@ def _variables(optimizer: Optimizer) -> dict[str, tf.Variable]:
         for slot, variables in optimizer.slots.items()
         for index, variable in enumerate(variables)
     }
-    return {"steps": optimizer.steps, **slots}
+    return {"lr": optimizer.lr, "steps": optimizer.steps, **slots}
 
 
 def _under(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

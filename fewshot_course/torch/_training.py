@@ -20,16 +20,19 @@ def resolve_device(device: str) -> str:
     """Return "cpu", "cuda", ...: ``device``, or for "auto" the fastest one at hand.
 
     Raises:
+        TypeError: if ``device`` is no string.
         ValueError: if this machine has no such device.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a string such as 'auto' or 'cpu', got {device!r}.")
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={device!r} cannot be used here: {reason}") from None
-    return device
+    return "cpu" if torch.device(device).type == "cpu" else device
 
 
 def to_tensor(array: np.ndarray, device: str, dtype: str | None = None) -> Tensor:
@@ -89,6 +92,8 @@ def train(
             for key, value in networks.to_numpy(module).items()
         }
         for name, optimizer in optimizers.items():
+            rates = [group["lr"] for group in optimizer.param_groups]
+            arrays[f"{name}.lr"] = np.asarray(rates, np.float64)
             for index, slots in optimizer.state_dict()["state"].items():
                 arrays |= {f"{name}.{index}.{k}": to_array(v) for k, v in _tensors(slots).items()}
         return arrays
@@ -99,7 +104,10 @@ def train(
         for name, optimizer in optimizers.items():
             whole = optimizer.state_dict()
             whole["state"] = {}
-            for key, array in _under(arrays, name).items():
+            saved = _under(arrays, name)
+            for group, rate in zip(whole["param_groups"], saved.pop("lr"), strict=True):
+                group["lr"] = float(rate)
+            for key, array in saved.items():
                 index, slot = key.split(".", 1)
                 whole["state"].setdefault(int(index), {})[slot] = torch.as_tensor(array)
             optimizer.load_state_dict(whole)
