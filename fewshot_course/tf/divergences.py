@@ -33,7 +33,8 @@ def categorical_kl(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
     """
     _same_width(log_p=log_p, log_q=log_q)
     p = tf.exp(log_p)
-    return tf.reduce_sum(tf.where(p > 0, p * (log_p - log_q), tf.zeros_like(p)), -1)
+    # The choice is made before the product, so that gradients are finite too where p = 0.
+    return tf.reduce_sum(p * tf.where(p > 0, log_p - log_q, tf.zeros_like(p)), -1)
 
 
 def gaussian_kl(
@@ -152,11 +153,15 @@ def mixture_log_prob(
 
     Returns:
         ``(n,)``.
+
+    Raises:
+        ValueError: if widths differ, or ``leave_one_out`` is asked of m ≠ n or m = 1.
     """
     _same_width(z=z, mean=mean, log_var=log_var)
     log_prob = _pairwise_log_prob(z, mean, log_var)
     count = mean.shape[0]
     if leave_one_out:
+        _check_own(z, mean)
         lowest = tf.fill((count,), tf.constant(-math.inf, z.dtype))
         log_prob = tf.linalg.set_diag(log_prob, lowest)
         count -= 1
@@ -203,6 +208,14 @@ def _pairwise_log_prob(z: tf.Tensor, mean: tf.Tensor, log_var: tf.Tensor) -> tf.
     )
     constant = tf.reduce_sum(log_var + math.log(2 * math.pi), 1)
     return -0.5 * (squares + constant)
+
+
+def _check_own(z: tf.Tensor, mean: tf.Tensor) -> None:
+    if not z.shape[0] == mean.shape[0] >= 2:
+        raise ValueError(
+            f"leave_one_out needs one component for each z, and two at least; got {z.shape[0]} z "
+            f"and {mean.shape[0]} components."
+        )
 
 
 def _half_log_det(root: tf.Tensor) -> tf.Tensor:

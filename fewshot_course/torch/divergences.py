@@ -34,7 +34,8 @@ def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """
     _same_width(log_p=log_p, log_q=log_q)
     p = log_p.exp()
-    return torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p)).sum(-1)
+    # The choice is made before the product, so that gradients are finite too where p = 0.
+    return (p * torch.where(p > 0, log_p - log_q, torch.zeros_like(p))).sum(-1)
 
 
 def gaussian_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:
@@ -147,11 +148,15 @@ def mixture_log_prob(z: Tensor, mean: Tensor, log_var: Tensor, leave_one_out: bo
 
     Returns:
         ``(n,)``.
+
+    Raises:
+        ValueError: if widths differ, or ``leave_one_out`` is asked of m ≠ n or m = 1.
     """
     _same_width(z=z, mean=mean, log_var=log_var)
     log_prob = _pairwise_log_prob(z, mean, log_var)
     count = mean.shape[0]
     if leave_one_out:
+        _check_own(z, mean)
         own = torch.eye(count, dtype=torch.bool, device=z.device)
         log_prob = log_prob.masked_fill(own, -math.inf)
         count -= 1
@@ -195,6 +200,14 @@ def _pairwise_log_prob(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     )
     constant = (log_var + math.log(2 * math.pi)).sum(1)
     return -0.5 * (squares + constant)
+
+
+def _check_own(z: Tensor, mean: Tensor) -> None:
+    if not z.shape[0] == mean.shape[0] >= 2:
+        raise ValueError(
+            f"leave_one_out needs one component for each z, and two at least; got {z.shape[0]} z "
+            f"and {mean.shape[0]} components."
+        )
 
 
 def _half_log_det(root: Tensor) -> Tensor:
