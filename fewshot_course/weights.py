@@ -98,7 +98,7 @@ def save_arrays(
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first.")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    content = _to_bytes(contiguous, metadata={"header": json.dumps(dict(header))})
+    content = _to_bytes(contiguous, metadata={"header": json.dumps(dict(header), default=_plain)})
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -110,6 +110,13 @@ def save_arrays(
         Path(temporary).unlink(missing_ok=True)
         raise
     return target
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy's numbers, which a search over hyper-parameters brings, into Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"the header cannot hold {value!r} of type {type(value).__name__}.")
 
 
 def load_arrays(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
