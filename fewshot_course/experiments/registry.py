@@ -164,6 +164,7 @@ class Experiment:
         default_methods: what runs if no method is named; all methods if empty.
         version: raise it when a change of the code changes the results of equal settings, so
             that stored results of the old code are not taken for those of the new.
+        data_setting: the setting that names the data of a cell.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Experiment:
     frameworks: tuple[str, ...] = FRAMEWORKS
     default_methods: tuple[str, ...] = ()
     version: int = 1
+    data_setting: str = "data"
 
     def configure(self, preset: str = "quick", **changes: Any) -> Config:
         """Return the settings of a preset with some changed.
@@ -276,7 +278,7 @@ class Cell:
     @property
     def data(self) -> str:
         """Name of the data, for the result line."""
-        return str(self.settings.get("data", self.experiment.data[0]))
+        return str(self.settings.get(self.experiment.data_setting, self.experiment.data[0]))
 
     def __str__(self) -> str:
         return f"{self.experiment.name}, {self.method}, {self.framework}, seed {self.seed}"
