@@ -79,7 +79,7 @@ def full_gaussian_kl(
         tf.errors.InvalidArgumentError: if a covariance is not positive definite.
     """
     _same_width(mean_p=mean_p, cov_p=cov_p, mean_q=mean_q, cov_q=cov_q)
-    root_p, root_q = tf.linalg.cholesky(cov_p), tf.linalg.cholesky(cov_q)
+    root_p, root_q = _cholesky("cov_p", cov_p), _cholesky("cov_q", cov_q)
     whitened = tf.linalg.triangular_solve(root_q, root_p)
     difference = tf.linalg.triangular_solve(root_q, (mean_q - mean_p)[..., None])
     trace = tf.reduce_sum(tf.square(whitened), (-2, -1))
@@ -200,7 +200,9 @@ def mixture_kl(
 
 def _pairwise_log_prob(z: tf.Tensor, mean: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
     # Σ_j (z_j - μ_j)²/σ_j², multiplied out: two matrix products instead of an (n, m, d) array.
-    precision = tf.exp(-log_var)
+    # A shift of both changes nothing, and small numbers keep more digits.
+    centre = tf.reduce_mean(mean, 0)
+    z, mean, precision = z - centre, mean - centre, tf.exp(-log_var)
     squares = (
         tf.matmul(tf.square(z), precision, transpose_b=True)
         - 2 * tf.matmul(z, mean * precision, transpose_b=True)
@@ -208,6 +210,12 @@ def _pairwise_log_prob(z: tf.Tensor, mean: tf.Tensor, log_var: tf.Tensor) -> tf.
     )
     constant = tf.reduce_sum(log_var + math.log(2 * math.pi), 1)
     return -0.5 * (squares + constant)
+
+
+def _cholesky(name: str, cov: tf.Tensor) -> tf.Tensor:
+    # TensorFlow's own gives NaN where torch's raises.
+    root = tf.linalg.cholesky(cov)
+    return tf.debugging.assert_all_finite(root, f"{name} is not positive definite")
 
 
 def _check_own(z: tf.Tensor, mean: tf.Tensor) -> None:

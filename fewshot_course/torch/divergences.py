@@ -194,7 +194,9 @@ def mixture_kl(
 
 def _pairwise_log_prob(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     # Σ_j (z_j - μ_j)²/σ_j², multiplied out: two matrix products instead of an (n, m, d) array.
-    precision = (-log_var).exp()
+    # A shift of both changes nothing, and small numbers keep more digits.
+    centre = mean.mean(0)
+    z, mean, precision = z - centre, mean - centre, (-log_var).exp()
     squares = (
         z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(1)
     )
