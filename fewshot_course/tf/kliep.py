@@ -24,10 +24,10 @@ import numpy as np
 import tensorflow as tf
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot_course._checks import check_features, check_number
+from fewshot_course._checks import check_choice, check_features, check_number
 from fewshot_course._domains import Domains, check_domains
 from fewshot_course._estimator import CourseClassifier
-from fewshot_course._loop import hash_arrays
+from fewshot_course._loop import describe, hash_arrays
 from fewshot_course._streams import Streams
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
@@ -416,7 +416,7 @@ class KLIEP(CourseClassifier):
             resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
             fingerprint={
                 "method": type(self).__name__,
-                "params": {k: repr(v) for k, v in self.get_params(deep=False).items()},
+                "params": describe(self.get_params(deep=False)),
                 "data": hash_arrays(
                     data.X_source, data.y_source, data.X_target, data.X_labelled, data.y_labelled
                 ),
@@ -447,6 +447,7 @@ class KLIEP(CourseClassifier):
         check_number("steps", self.steps, low=1, integer=True)
         check_number("batch_size", self.batch_size, low=2, integer=True)
         check_number("lr", self.lr, low=0, low_open=True)
+        check_choice("dtype", self.dtype, ["float32", "float64"])
 
     def _fitted_arrays(self) -> dict[str, np.ndarray]:
         return {"weights_": self.weights_, **networks.to_numpy(self.network_)}

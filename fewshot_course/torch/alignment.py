@@ -125,7 +125,7 @@ class CORALAdapter(Adapter):
         network: encoder, "mlp", "conv4", a zero-argument factory of a module that returns
             ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
         latent_dim: size of a code.
-        weight: of the alignment, ≥ 0.
+        weight: of the alignment, ≥ 0; 0 trains on the source only.
         warmup: part of the steps over which the weight rises, in [0, 1].
         target_weight: of the cross-entropy of labelled target examples, ≥ 0.
         scale_bounds: smallest and largest σ of a code.
@@ -150,7 +150,7 @@ class CORALAdapter(Adapter):
         weight: float = 1.0,
         warmup: float = 0.5,
         target_weight: float = 1.0,
-        scale_bounds: tuple[float, float] = (0.1, 1.0),
+        scale_bounds: tuple[float, float] = (0.5, 2.0),
         steps: int = 1000,
         batch_size: int = 128,
         lr: float = 1e-3,
@@ -175,6 +175,9 @@ class CORALAdapter(Adapter):
         super()._check_parameters()
         check_number("weight", self.weight, low=0)
 
+    def _aligns(self) -> bool:
+        return self.weight > 0
+
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> Tensor:
         return ramp * self.weight * coral_loss(source.z, target.z)
 
@@ -195,7 +198,7 @@ class DANNAdapter(Adapter):
         network: encoder, "mlp", "conv4", a zero-argument factory of a module that returns
             ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
         latent_dim: size of a code.
-        weight: of the reversed gradient, ≥ 0.
+        weight: of the reversed gradient, ≥ 0; 0 trains on the source only.
         discriminator_width: units in the discriminator's one hidden layer.
         warmup: part of the steps over which the weight rises, in [0, 1].
         target_weight: of the cross-entropy of labelled target examples, ≥ 0.
@@ -225,7 +228,7 @@ class DANNAdapter(Adapter):
         discriminator_width: int = 64,
         warmup: float = 0.5,
         target_weight: float = 1.0,
-        scale_bounds: tuple[float, float] = (0.1, 1.0),
+        scale_bounds: tuple[float, float] = (0.5, 2.0),
         steps: int = 1000,
         batch_size: int = 128,
         lr: float = 1e-3,
@@ -255,6 +258,9 @@ class DANNAdapter(Adapter):
     def _build_extra(self, rng: np.random.Generator) -> nn.Module:
         discriminator = networks.MLP((self.latent_dim,), 1, (self.discriminator_width,))
         return networks.initialise(discriminator.to(getattr(torch, self.dtype)), rng)
+
+    def _aligns(self) -> bool:
+        return self.weight > 0
 
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> Tensor:
         factor = ramp * self.weight

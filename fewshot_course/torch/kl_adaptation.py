@@ -301,6 +301,7 @@ class Adapter(CourseClassifier):
         check_number("batch_size", self.batch_size, low=2, integer=True)
         check_number("steps", self.steps, low=1, integer=True)
         check_number("lr", self.lr, low=0, low_open=True)
+        check_choice("dtype", self.dtype, ["float32", "float64"])
         check_number("warmup", self.warmup, low=0, high=1)
         check_number("target_weight", self.target_weight, low=0)
         check_number("prediction_samples", self.prediction_samples, low=0, integer=True)
