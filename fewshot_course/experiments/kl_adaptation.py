@@ -7,7 +7,7 @@ training part, without labels but for ``shots_target`` a class; the test part is
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,7 @@ DATA = (
     "mnist->uci_digits",
     "mnist->rotated",
 )
-KL_METHODS = ("kl", "kl-mixture")
-ALIGNED = (*KL_METHODS, "coral", "dann")
+ALIGNED = ("kl", "kl-mixture", "coral", "dann")
 METHODS = {
     "source-only": "trained on the source, used on the target as it is",
     "target-only": "trained on the few labelled target images alone",
@@ -63,9 +62,10 @@ class KLAdaptationConfig(Config):
     n_target: int = setting(1000, "unlabelled target images; fewer if there are fewer", low=0)
     shots_target: int = setting(0, "labelled target images a class", low=0)
     n_test: int = setting(600, "held-out target images that are scored", low=10)
-    weight: float = setting(0.05, "weight of KL(target‖source)", low=0.0, methods=KL_METHODS)
-    reverse_weight: float = setting(
-        0.05, "weight of KL(source‖target)", low=0.0, methods=KL_METHODS
+    weight: float = setting(0.05, "weight of KL(target‖source)", low=0.0, methods=("kl",))
+    reverse_weight: float = setting(0.05, "weight of KL(source‖target)", low=0.0, methods=("kl",))
+    mixture_weight: float = setting(
+        0.01, "weight of each direction of the mixture estimate", low=0.0, methods=("kl-mixture",)
     )
     coral_weight: float = setting(10.0, "weight of CORAL's loss", low=0.0, methods=("coral",))
     dann_weight: float = setting(
@@ -75,8 +75,8 @@ class KLAdaptationConfig(Config):
         0.5, "part of the steps over which the weights rise", low=0.0, high=1.0, methods=ALIGNED
     )
     target_weight: float = setting(1.0, "weight of the labelled target images", low=0.0)
-    scale_low: float = setting(0.1, "smallest σ of a code", low=1e-4)
-    scale_high: float = setting(1.0, "largest σ of a code", low=1e-4)
+    scale_low: float = setting(0.5, "smallest σ of a code", low=1e-4)
+    scale_high: float = setting(2.0, "largest σ of a code", low=1e-4)
     network: str = setting("mlp", "encoder", choices=("mlp", "conv4"))
     latent_dim: int = setting(32, "size of a code", low=1)
     prediction_samples: int = setting(0, "codes averaged in a prediction; 0: the mean", low=0)
@@ -140,7 +140,7 @@ def draw(config: KLAdaptationConfig, seed: int) -> Draw:
     source, target = load_dataset(source_name), load_dataset(target_name)
     _enough(config.n_source, len(source.y), source_name)
     chosen = for_source.permutation(len(source.y))[: config.n_source]
-    adaptation, known, test = _split(target.y, config, for_target)
+    adaptation, known, test = _split(target.y, config, for_target, config.n_test)
     return Draw(
         X_source=_frame(source.X[chosen], config.image_size),
         y_source=source.y[chosen],
@@ -166,11 +166,10 @@ def _draw_rotated(
     if own_test:
         test_set = load_dataset(name, "test")
         test = np.arange(len(test_set.y))[: config.n_test]
-        few = replace(config, n_test=0)
-        adaptation, known, _ = _split(train.y[rest], few, for_target)
+        adaptation, known, _ = _split(train.y[rest], config, for_target, n_test=0)
     else:
         test_set = train
-        adaptation, known, test = _split(train.y[rest], config, for_target)
+        adaptation, known, test = _split(train.y[rest], config, for_target, config.n_test)
         test = rest[test]
     size = (config.image_size, config.image_size)
     source, target = order[: config.n_source], rest[adaptation]
@@ -185,10 +184,10 @@ def _draw_rotated(
 
 
 def _split(
-    y: np.ndarray, config: KLAdaptationConfig, rng: np.random.Generator
+    y: np.ndarray, config: KLAdaptationConfig, rng: np.random.Generator, n_test: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what is adapted to, which of it is labelled, and the held-out test part."""
-    split = few_shot_split(y, max(1, config.shots_target), rng, n_test=config.n_test)
+    split = few_shot_split(y, max(1, config.shots_target), rng, n_test=n_test)
     known = split.labelled[: None if config.shots_target else 0]
     pool = split.unlabelled if len(known) else np.union1d(split.unlabelled, split.labelled)
     unlabelled = rng.permutation(pool)[: config.n_target]
@@ -256,11 +255,18 @@ def make_adapter(cell: Cell) -> Any:
         return methods.CORALAdapter(weight=config.coral_weight, warmup=config.warmup, **common)
     if cell.method == "dann":
         return methods.DANNAdapter(weight=config.dann_weight, warmup=config.warmup, **common)
-    if cell.method in KL_METHODS:
+    if cell.method == "kl":
         return methods.KLAdapter(
             weight=config.weight,
             reverse_weight=config.reverse_weight,
-            estimator="mixture" if cell.method == "kl-mixture" else "moments",
+            warmup=config.warmup,
+            **common,
+        )
+    if cell.method == "kl-mixture":
+        return methods.KLAdapter(
+            estimator="mixture",
+            weight=config.mixture_weight,
+            reverse_weight=config.mixture_weight,
             warmup=config.warmup,
             **common,
         )

@@ -1,0 +1,113 @@
+"""Tables of stored runs for pages and notebooks: HTML in a browser, plain text elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from fewshot_course.experiments.results import Result
+from fewshot_course.experiments.summary import Row, is_percent, summarise
+
+__all__ = ["Table", "comparison_table", "load", "matches"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, a header and rows of text.
+
+    Attributes:
+        caption: what the table shows.
+        header: one text a column.
+        rows: one tuple of texts a row.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __repr__(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        text = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in lines]
+        return "\n".join([self.caption, *(line.rstrip() for line in text)])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in self.header)
+        body = "\n".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows
+        )
+        return (
+            f'<table class="table"><caption>{escape(self.caption)}</caption>\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+        )
+
+
+def comparison_table(
+    results: Iterable[Result],
+    caption: str,
+    *,
+    baseline: str | None = None,
+    settings: Sequence[str] = (),
+    names: Mapping[str, str] | Callable[[Row], str] | None = None,
+) -> Table:
+    """Compare methods over draws: mean and interval, paired difference, seconds, memory.
+
+    Args:
+        results: the stored runs to show, in the order of the rows.
+        caption: what the table shows.
+        baseline: the method that the others are compared with; ``None``: the first.
+        settings: settings that get a column each.
+        names: how methods are called in the table.
+
+    Raises:
+        ValueError: if there are no results.
+    """
+    results = list(results)
+    if not results:
+        raise ValueError(f"no stored runs for the table {caption!r}.")
+    rows = []
+    for row in summarise(results, baseline=baseline):
+        percent = is_percent(row.metric)
+        cells = [_name(row, names), row.framework]
+        cells += [str(row.settings.get(name, "")) for name in settings]
+        cells.append(row.score.format(percent=percent) if row.score else "all runs failed")
+        cells.append(row.difference.format(percent=percent) if row.difference else "")
+        cells += [f"{row.seconds:.1f}", f"{row.peak_mb:.0f}"]
+        rows.append(tuple(cells))
+    unit = "difference to " + _first_name(results, baseline, names)
+    header = ("method", "framework", *settings, row.metric, unit, "s", "MB")
+    return Table(caption, header, tuple(rows))
+
+
+def load(path: str | Path, **chosen: object) -> list[Result]:
+    """Read the runs of a file whose settings equal ``chosen`` (where they have the setting)."""
+    from fewshot_course.experiments.results import read_results
+
+    return [r for r in read_results(path) if matches(r, **chosen)]
+
+
+def matches(result: Result, **chosen: object) -> bool:
+    """Whether a run's settings equal ``chosen``; a list names several allowed values."""
+    for name, wanted in chosen.items():
+        value = getattr(result, name) if hasattr(result, name) else result.config.get(name, wanted)
+        if value not in (wanted if isinstance(wanted, list) else [wanted]):
+            return False
+    return True
+
+
+def _name(row: Row, names: Mapping[str, str] | Callable[[Row], str] | None) -> str:
+    if callable(names):
+        return names(row)
+    return (names or {}).get(row.method, row.method)
+
+
+def _first_name(
+    results: list[Result],
+    baseline: str | None,
+    names: Mapping[str, str] | Callable[[Row], str] | None,
+) -> str:
+    method = baseline or results[0].method
+    return method if callable(names) or names is None else names.get(method, method)
