@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import sys
 from dataclasses import dataclass
@@ -100,16 +101,17 @@ def submodules(folder: Path, name: str) -> list[Module]:
 
 def automodule(module: Module, names: list[str], root: Path) -> str:
     """Return the markup that documents these names of a module, after its docstring."""
-    constants = {name for name in names if name.isupper() and name in module.imported}
+    constants = [name for name in names if name.isupper()]
     members = [name for name in names if name not in constants]
     lines = ["``````{eval-rst}", f".. automodule:: {module.name}"]
     lines += [f"   :members: {', '.join(members)}" if members else "   :no-members:", ""]
-    for name in sorted(constants):
-        # autodoc finds no docstring of a constant that another module defines.
-        home = Path(*module.imported[name].split("."))
-        path = root / home.with_suffix(".py")
-        doc = Module(module.imported[name], path).constant_doc(name)
-        lines += [f".. py:data:: {name}", f"   :module: {module.name}", "", f"   {doc}", ""]
+    for name in constants:
+        # autodoc leaves out a constant without docstring, or one that another module defines.
+        home = module.imported.get(name)
+        path = root / Path(*home.split(".")).with_suffix(".py") if home else module.path
+        doc = Module(module.name, path).constant_doc(name)
+        lines += [f".. py:data:: {name}", f"   :module: {module.name}", ""]
+        lines += [f"   {line}" for line in inspect.cleandoc(doc).splitlines()] + [""]
     return "\n".join([*lines, "``````", ""])
 
 
