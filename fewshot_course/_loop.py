@@ -101,15 +101,15 @@ def run(
         save_checkpoint(checkpoint_dir, arrays, meta, fingerprint=mark)
 
     write = open_log(os.fspath(log_dir)) if log_dir is not None else None
-    pending: list[Mapping[str, Any]] = []
+    pending: list[tuple[Mapping[str, Any], float]] = []
     with tqdm(total=steps, initial=done, disable=not progress, unit="step") as bar:
         for number in range(done, steps):
-            pending.append(step(number))
+            pending.append((step(number), learning_rate()))
             last = number + 1 == steps
             checkpoint_due = checkpoint_dir is not None and (number + 1) % CHECKPOINT_EVERY == 0
             if last or checkpoint_due or len(pending) == CHECK_EVERY:
                 first = number + 1 - len(pending)
-                _collect(pending, first, history, learning_rate, write)
+                _collect(pending, first, history, write)
                 bar.update(len(pending))
                 bar.set_postfix(loss=f"{history['loss'][-1]:.4f}")
                 pending = []
@@ -119,21 +119,19 @@ def run(
 
 
 def _collect(
-    pending: list[Mapping[str, Any]],
+    pending: list[tuple[Mapping[str, Any], float]],
     first: int,
     history: dict[str, list[float]],
-    learning_rate: Callable[[], float],
     write: Callable[[str, float, int], None] | None,
 ) -> None:
     """Bring scalars over from the device, refuse NaN, and note the rest."""
-    for offset, scalars in enumerate(pending):
+    for offset, (scalars, rate) in enumerate(pending):
         for name, scalar in scalars.items():
             value = float(scalar)
             if name == "loss" and not np.isfinite(value):
                 raise TrainingDiverged(
-                    f"the loss is {value} at step {first + offset} (learning rate "
-                    f"{learning_rate():g}). Lower the learning rate, or look for extreme "
-                    f"values in the data."
+                    f"the loss is {value} at step {first + offset} (learning rate {rate:g}). "
+                    f"Lower the learning rate, or look for extreme values in the data."
                 )
             history.setdefault(name, []).append(value)
             if write is not None:
