@@ -97,7 +97,8 @@ def save_arrays(
         raise IsADirectoryError(f"{target} is a folder; expected the name of a file.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first.")
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    # asarray, not ascontiguousarray: the latter gives scalars a dimension.
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     content = _to_bytes(contiguous, metadata={"header": json.dumps(dict(header), default=_plain)})
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -137,4 +138,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
         raise ValueError(f"{target} is damaged or no safetensors file: {error}") from None
     if "header" not in metadata:
         raise ValueError(f"{target} was not written by fewshot_course: it has no header.")
-    return arrays, json.loads(metadata["header"])
+    try:
+        return arrays, json.loads(metadata["header"])
+    except ValueError as error:
+        raise ValueError(f"{target} is damaged: its header is no JSON ({error}).") from None
