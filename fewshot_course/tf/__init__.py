@@ -5,7 +5,23 @@ from fewshot_course.tf import _start
 _start.start()
 
 from fewshot_course.tf.alignment import CORALAdapter, DANNAdapter  # noqa: E402
+from fewshot_course.tf.gmm import GMMPseudoLabeler  # noqa: E402
 from fewshot_course.tf.kl_adaptation import KLAdapter  # noqa: E402
 from fewshot_course.tf.kliep import KLIEP  # noqa: E402
+from fewshot_course.tf.maml import ANIL, FOMAML, MAML, Reptile  # noqa: E402
+from fewshot_course.tf.protonet import ProtoNet  # noqa: E402
+from fewshot_course.tf.pseudo_labels import SelfTraining  # noqa: E402
 
-__all__ = ["KLIEP", "CORALAdapter", "DANNAdapter", "KLAdapter"]
+__all__ = [
+    "ANIL",
+    "FOMAML",
+    "KLIEP",
+    "MAML",
+    "CORALAdapter",
+    "DANNAdapter",
+    "GMMPseudoLabeler",
+    "KLAdapter",
+    "ProtoNet",
+    "Reptile",
+    "SelfTraining",
+]

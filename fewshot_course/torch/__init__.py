@@ -9,7 +9,23 @@ except ModuleNotFoundError as error:
     ) from error
 
 from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter
+from fewshot_course.torch.gmm import GMMPseudoLabeler
 from fewshot_course.torch.kl_adaptation import KLAdapter
 from fewshot_course.torch.kliep import KLIEP
+from fewshot_course.torch.maml import ANIL, FOMAML, MAML, Reptile
+from fewshot_course.torch.protonet import ProtoNet
+from fewshot_course.torch.pseudo_labels import SelfTraining
 
-__all__ = ["KLIEP", "CORALAdapter", "DANNAdapter", "KLAdapter"]
+__all__ = [
+    "ANIL",
+    "FOMAML",
+    "KLIEP",
+    "MAML",
+    "CORALAdapter",
+    "DANNAdapter",
+    "GMMPseudoLabeler",
+    "KLAdapter",
+    "ProtoNet",
+    "Reptile",
+    "SelfTraining",
+]

@@ -1,0 +1,369 @@
+"""What a Gaussian-mixture pseudo-labeller does around EM, in NumPy, once for both frameworks.
+
+The pure functions of EM itself stand in ``gmm`` of each framework.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.special import logsumexp
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from fewshot_course._checks import (
+    UNLABELLED,
+    check_choice,
+    check_features,
+    check_labels,
+    check_number,
+)
+from fewshot_course._estimator import CourseClassifier
+from fewshot_course._pseudo import check_classes, class_index, warn_without_unlabelled
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+CONTRADICTION = 0.25
+"""Share of the labelled examples that may fall into another class without a warning."""
+
+
+class Fitted(NamedTuple):
+    """What EM returns, as arrays.
+
+    Attributes:
+        weights: π, ``(K,)``.
+        means: μ, ``(K, d)``.
+        covariances: ``(K, d, d)`` full, ``(d, d)`` tied, ``(K, d)`` diag, ``(K,)`` spherical.
+        history: mean log-likelihood before each step, ``(steps,)``.
+        converged: whether the last gain was below the tolerance.
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+    history: np.ndarray
+    converged: bool
+
+
+def n_parameters(covariance_type: str, n_components: int, n_features: int) -> int:
+    """Return the number of free parameters of a mixture.
+
+    Args:
+        covariance_type: "full", "tied", "diag" or "spherical".
+        n_components: K, >= 1.
+        n_features: d, >= 1.
+    """
+    check_choice("covariance_type", covariance_type, COVARIANCE_TYPES)
+    symmetric = n_features * (n_features + 1) // 2
+    covariances = {
+        "full": n_components * symmetric,
+        "tied": symmetric,
+        "diag": n_components * n_features,
+        "spherical": n_components,
+    }
+    return covariances[covariance_type] + n_components * n_features + n_components - 1
+
+
+def match_components(counts: np.ndarray, method: str = "assignment") -> np.ndarray:
+    """Say which class each component stands for.
+
+    Args:
+        counts: how much of each class's labelled examples a component takes, ``(K, C)``, >= 0.
+        method: "majority": each component goes to the class it takes most of (of equal ones the
+            first), so that a class may get none.  "assignment": every class gets K / C
+            components, with the largest total count (Kuhn 1955); C must divide K.
+
+    Returns:
+        Class indices ``(K,)``.
+
+    Raises:
+        ValueError: for an unknown method, a wrong shape, or a K that C does not divide.
+    """
+    check_choice("method", method, ["assignment", "majority"])
+    counts = np.asarray(counts, dtype=np.float64)
+    if counts.ndim != 2 or counts.size == 0:
+        raise ValueError(f"counts must have shape (K, C), got {counts.shape}.")
+    if method == "majority":
+        return counts.argmax(axis=1)
+    n_components, n_classes = counts.shape
+    if n_components % n_classes:
+        raise ValueError(
+            f"method='assignment' needs a multiple of {n_classes} components, got {n_components}."
+        )
+    each = n_components // n_classes
+    components, places = linear_sum_assignment(np.repeat(counts, each, axis=1), maximize=True)
+    classes = np.empty(n_components, dtype=np.int64)
+    classes[components] = places // each
+    return classes
+
+
+def seeded_start(
+    X: np.ndarray, labels: np.ndarray, n_classes: int, each: int, seed: int
+) -> np.ndarray:
+    """Return 0/1 responsibilities to start clamped EM from.
+
+    Unlabelled examples go to the class with the nearest mean of labelled ones; within a class
+    k-means makes ``each`` components.
+
+    Args:
+        X: ``(n, d)``.
+        labels: class index or -1, ``(n,)``; each class has a labelled example.
+        n_classes: C.
+        each: components a class.
+        seed: of k-means.
+
+    Returns:
+        ``(n, C·each)``; the components of class c are ``c·each`` to ``(c+1)·each - 1``.
+    """
+    means = np.stack([X[labels == c].mean(axis=0) for c in range(n_classes)])
+    distances = (means**2).sum(axis=1) - 2 * X @ means.T  # but for |x|², the same for all classes
+    assigned = np.where(labels == UNLABELLED, distances.argmin(axis=1), labels)
+    component = assigned * each
+    for c in range(n_classes if each > 1 else 0):
+        members = np.flatnonzero(assigned == c)
+        component[members] += _clusters(X[members], each, seed)
+    return np.eye(n_classes * each)[component]
+
+
+def _clusters(X: np.ndarray, k: int, seed: int) -> np.ndarray:
+    if len(X) <= k:
+        return np.arange(len(X))
+    return KMeans(k, n_init=3, random_state=seed).fit(X).labels_
+
+
+def raised(covariances: np.ndarray, covariance_type: str, floor: float) -> int:
+    """Return how many eigenvalues of the covariances lie at the floor."""
+    if covariance_type in ("full", "tied"):
+        covariances = np.linalg.eigvalsh(covariances)
+    return int((covariances <= floor * (1 + 1e-6)).sum())
+
+
+class MixturePseudoLabeler(CourseClassifier):
+    """All of GMMPseudoLabeler but EM itself, which a framework runs."""
+
+    _facts = ("input_shape_", "converged_", "label_contradiction_")
+
+    def __init__(
+        self,
+        components_per_class: int = 1,
+        covariance_type: str = "full",
+        n_pca: int | None = None,
+        clamp: bool = True,
+        matching: str = "assignment",
+        unlabelled_weight: float = 1.0,
+        covariance_floor: float = 1e-3,
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        random_state: int | None = None,
+    ) -> None:
+        self.components_per_class = components_per_class
+        self.covariance_type = covariance_type
+        self.n_pca = n_pca
+        self.clamp = clamp
+        self.matching = matching
+        self.unlabelled_weight = unlabelled_weight
+        self.covariance_floor = covariance_floor
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, *, classes: Any = None, device: str = "auto") -> Self:
+        """Fit the mixture and label the unlabelled examples.
+
+        Args:
+            X: vectors ``(n, d)`` or images ``(n, h, w[, c])`` in [0, 1], labelled and unlabelled.
+            y: labels ≥ 0, and -1 where unknown, ``(n,)``.
+            classes: all the labels there are; the classes found in ``y`` if not given.
+            device: "auto", "cpu", "cuda", ...; it must know float64.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError: for NaN, no labelled example at all or of a class, a single class, fewer
+                examples than components, features that do not vary, or a hyper-parameter out of
+                range.
+        """
+        self._check_parameters()
+        X = check_features("X", X)
+        y = check_labels("y", y, n=len(X), allow_unlabelled=True)
+        self.classes_ = check_classes(y, classes)
+        n_components = self.components_per_class * len(self.classes_)
+        if len(X) < n_components:
+            raise ValueError(
+                f"X has {len(X)} examples for {n_components} components; "
+                f"lower components_per_class={self.components_per_class} or bring more examples."
+            )
+        warn_without_unlabelled(y)
+        self.input_shape_ = tuple(X.shape[1:])
+        self._fit_features(X)
+        features = self._features(X)
+        labels = class_index(y, self.classes_)
+        self._fit_components(features, labels, device)
+        self._label(features, labels)
+        return self
+
+    def _fit_features(self, X: np.ndarray) -> None:
+        """Learn the centre and, if asked for, the principal axes."""
+        flat = X.reshape(len(X), -1).astype(np.float64)
+        self.centre_ = flat.mean(axis=0)
+        self.projection_ = None
+        if self.n_pca is None:
+            return
+        most = min(flat.shape)
+        check_number("n_pca", self.n_pca, low=1, high=most, integer=True)
+        _, vectors = np.linalg.eigh(np.cov(flat, rowvar=False).reshape(len(flat[0]), -1))
+        axes = vectors[:, ::-1][:, : self.n_pca]
+        # The sign of an axis is free; fix it, so that two machines agree.
+        largest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]
+        self.projection_ = axes * np.sign(largest)
+
+    def _features(self, X: np.ndarray) -> np.ndarray:
+        centred = X.reshape(len(X), -1).astype(np.float64) - self.centre_
+        return centred if self.projection_ is None else centred @ self.projection_
+
+    def _fit_components(self, X: np.ndarray, labels: np.ndarray, device: str) -> None:
+        n_classes, each = len(self.classes_), self.components_per_class
+        variance = float(X.var(axis=0).mean())
+        if variance == 0:
+            raise ValueError("X does not vary: all examples are equal.")
+        floor = self.covariance_floor * variance
+        seed = 0 if self.random_state is None else self.random_state
+        mask = weight = None
+        self.component_class_ = np.repeat(np.arange(n_classes), each)
+        if self.clamp:
+            responsibilities = seeded_start(X, labels, n_classes, each, seed)
+            other = (labels[:, None] != UNLABELLED) & (labels[:, None] != self.component_class_)
+            mask = np.where(other, -np.inf, 0.0)
+            weight = np.where(labels == UNLABELLED, self.unlabelled_weight, 1.0)
+        else:
+            clusters = _clusters(X, n_classes * each, seed)
+            responsibilities = np.eye(n_classes * each)[clusters]
+        fitted = self._run_em(X, responsibilities, mask, weight, floor, device)
+        if not self.clamp:
+            self.component_class_ = self._match(X, labels, fitted)
+        self.label_contradiction_ = self._contradiction(X, labels, fitted)
+        self.weights_, self.means_, self.covariances_ = fitted[:3]
+        self.log_likelihood_, self.converged_ = fitted.history, bool(fitted.converged)
+        self._warn_about(fitted, floor)
+
+    def _match(self, X: np.ndarray, labels: np.ndarray, fitted: Fitted) -> np.ndarray:
+        known = labels != UNLABELLED
+        log_joint = self._log_joint(X[known], fitted)
+        responsibilities = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
+        counts = responsibilities.T @ np.eye(len(self.classes_))[labels[known]]
+        return match_components(counts, self.matching)
+
+    def _contradiction(self, X: np.ndarray, labels: np.ndarray, fitted: Fitted) -> float:
+        known = labels != UNLABELLED
+        predicted = self._class_proba(X[known], fitted).argmax(axis=1)
+        return float((predicted != labels[known]).mean())
+
+    def _warn_about(self, fitted: Fitted, floor: float) -> None:
+        if not fitted.converged:
+            warnings.warn(
+                f"EM has not converged in max_iter={self.max_iter} steps; raise max_iter or tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if n := raised(fitted.covariances, self.covariance_type, floor):
+            _warn(
+                f"{n} eigenvalues of the covariances were singular or nearly so and were raised "
+                f"to {floor:.3g} (covariance_floor={self.covariance_floor:g} of the features' mean "
+                f"variance). Use fewer features (n_pca), covariance_type='diag' or 'tied', or "
+                f"fewer components."
+            )
+        if self.label_contradiction_ > CONTRADICTION:
+            _warn(
+                f"the unlabelled examples contradict the labels: asked without their labels, the "
+                f"mixture puts {self.label_contradiction_:.0%} of the labelled examples into "
+                f"another class. Either the classes are no clusters of this mixture or they "
+                f"overlap, so do not trust its pseudo-labels. Try more components_per_class, "
+                f"another covariance_type, other features, or a smaller unlabelled_weight, and "
+                f"compare with labels only on a validation set."
+            )
+
+    def _label(self, X: np.ndarray, labels: np.ndarray) -> None:
+        proba = self._class_proba(X, self._fitted())
+        known = labels != UNLABELLED
+        index = np.where(known, labels, proba.argmax(axis=1))
+        self.pseudo_labels_ = self.classes_[index]
+        self.confidence_ = np.where(known, 1.0, proba.max(axis=1))
+
+    def _class_proba(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
+        log_joint = self._log_joint(X, fitted)
+        proba = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
+        return np.minimum(proba @ np.eye(len(self.classes_))[self.component_class_], 1.0)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return p(y|x), ``(n, C)`` float64: the responsibilities of each class's components."""
+        return self._class_proba(self._checked(X), self._fitted())
+
+    def bic(self, X: Any) -> float:
+        """Return the Bayesian information criterion (Schwarz 1978) on ``X``; lower is better.
+
+        -2·log-likelihood + (number of free parameters)·log n, labels and PCA not counted.
+        """
+        features = self._checked(X)
+        log_likelihood = logsumexp(self._log_joint(features, self._fitted()), axis=1).sum()
+        free = n_parameters(self.covariance_type, *self.means_.shape)
+        return float(-2 * log_likelihood + free * np.log(len(features)))
+
+    def _checked(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return self._features(check_features("X", X, like=self.input_shape_))
+
+    def _fitted(self) -> Fitted:
+        return Fitted(
+            self.weights_,
+            self.means_,
+            self.covariances_,
+            self.log_likelihood_,
+            self.converged_,
+        )
+
+    def _run_em(
+        self,
+        X: np.ndarray,
+        responsibilities: np.ndarray,
+        mask: np.ndarray | None,
+        sample_weight: np.ndarray | None,
+        floor: float,
+        device: str,
+    ) -> Fitted:
+        """Do an M-step with the responsibilities, then EM."""
+        raise NotImplementedError  # the framework runs EM
+
+    def _log_joint(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
+        """Return log π_k + log N(x; μ_k, Σ_k), ``(n, K)``."""
+        raise NotImplementedError  # the framework knows the density
+
+    def _check_parameters(self) -> None:
+        check_number("components_per_class", self.components_per_class, low=1, integer=True)
+        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
+        check_choice("matching", self.matching, ["assignment", "majority"])
+        check_number("unlabelled_weight", self.unlabelled_weight, low=0, high=1, low_open=True)
+        check_number("covariance_floor", self.covariance_floor, low=0, low_open=True)
+        check_number("max_iter", self.max_iter, low=1, integer=True)
+        check_number("tol", self.tol, low=0)
+        if self.random_state is not None:
+            check_number("random_state", self.random_state, low=0, integer=True)
+
+    def _fitted_arrays(self) -> dict[str, np.ndarray]:
+        names = ["weights_", "means_", "covariances_", "component_class_", "centre_"]
+        names += ["log_likelihood_", "pseudo_labels_", "confidence_"]
+        names += [] if self.projection_ is None else ["projection_"]
+        return {name: getattr(self, name) for name in names}
+
+    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.projection_ = None
+        for name, array in arrays.items():
+            setattr(self, name, array)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=5)  # the line that called fit

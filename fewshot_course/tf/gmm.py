@@ -1,0 +1,376 @@
+"""Gaussian mixtures by EM in TensorFlow, with labels for some of the examples.
+
+p(x) = Σ_k π_k N(x; μ_k, Σ_k).  One step of EM (Dempster, Laird & Rubin 1977) is one pass over
+blocks of rows: of each block only the sums that the M-step needs are kept.  All in float64: in
+float32 the log-likelihood drifts in the third decimal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from fewshot_course._mixture import Fitted, MixturePseudoLabeler, match_components, n_parameters
+from fewshot_course.tf._training import resolve_device, to_array, to_tensor
+
+__all__ = [
+    "GMMPseudoLabeler",
+    "Mixture",
+    "Statistics",
+    "e_step",
+    "em",
+    "em_step",
+    "log_density",
+    "m_step",
+    "match_components",
+    "n_parameters",
+    "statistics",
+]
+
+BLOCK = 512
+"""Rows of a block: few enough that its scores stay in the processor's cache."""
+
+
+class Mixture(NamedTuple):
+    """The parameters of a mixture.
+
+    Attributes:
+        weights: π, ``(K,)``, positive, with sum 1.
+        means: μ, ``(K, d)``.
+        covariances: ``(K, d, d)`` full, ``(d, d)`` tied, ``(K, d)`` diag, ``(K,)`` spherical.
+    """
+
+    weights: tf.Tensor
+    means: tf.Tensor
+    covariances: tf.Tensor
+
+
+class Statistics(NamedTuple):
+    """The sums that the M-step needs, with responsibilities r_ik.
+
+    Attributes:
+        counts: Σ_i r_ik, ``(K,)``.
+        sums: Σ_i r_ik x_i, ``(K, d)``.
+        squares: Σ_i r_ik x_i x_iᵀ, ``(K, d, d)``; tied: summed over k, ``(d, d)``; diag and
+            spherical: its diagonal, ``(K, d)``.
+    """
+
+    counts: tf.Tensor
+    sums: tf.Tensor
+    squares: tf.Tensor
+
+
+def log_density(mixture: Mixture, covariance_type: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return the function x ``(n, d)`` → log π_k + log N(x; μ_k, Σ_k) ``(n, K)``.
+
+    Covariances are factorised once, here; then all components take one matrix product.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if a covariance is not positive definite.
+    """
+    weights, means, covariances = mixture
+    k, d = tf.unstack(tf.shape(means))
+    constant = tf.math.log(weights) - 0.5 * tf.cast(d, means.dtype) * math.log(2 * math.pi)
+    if covariance_type in ("diag", "spherical"):
+        precision = tf.reshape(1 / covariances, [k, -1]) * tf.ones_like(means)
+        norm = tf.math.log(precision) - tf.square(means) * precision
+        constant += 0.5 * tf.reduce_sum(norm, 1)
+        scaled = means * precision
+        return lambda x: (
+            constant
+            + tf.matmul(x, scaled, transpose_b=True)
+            - 0.5 * tf.matmul(tf.square(x), precision, transpose_b=True)
+        )
+    # Without this check a covariance that is not positive definite gives NaN, silently.
+    lower = tf.debugging.check_numerics(tf.linalg.cholesky(covariances), "Cholesky failed")
+    identity = tf.eye(d, dtype=means.dtype) + tf.zeros_like(lower)
+    # Σ⁻¹ = W Wᵀ, so the distance of x is |xW - μW|².
+    whiten = tf.linalg.matrix_transpose(tf.linalg.triangular_solve(lower, identity))
+    constant += tf.reduce_sum(tf.math.log(tf.linalg.diag_part(whiten)), -1)
+    centres = tf.squeeze(tf.matmul(means[:, None], whiten), 1)
+    if covariance_type == "tied":
+        constant -= 0.5 * tf.reduce_sum(tf.square(centres), 1)
+
+        def shared(x: tf.Tensor) -> tf.Tensor:
+            y = tf.matmul(x, whiten)
+            distance = tf.reduce_sum(tf.square(y), 1, keepdims=True)
+            return constant + tf.matmul(y, centres, transpose_b=True) - 0.5 * distance
+
+        return shared
+    side_by_side = tf.reshape(tf.transpose(whiten, [1, 0, 2]), [d, k * d])
+    shift = tf.reshape(centres, [-1])
+
+    def own(x: tf.Tensor) -> tf.Tensor:
+        difference = tf.reshape(tf.matmul(x, side_by_side) - shift, [-1, k, d])
+        return constant - 0.5 * tf.reduce_sum(tf.square(difference), 2)
+
+    return own
+
+
+def e_step(
+    X: tf.Tensor, mixture: Mixture, covariance_type: str, mask: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return what each example makes of the mixture.
+
+    Args:
+        X: ``(n, d)``.
+        mixture: the present parameters.
+        covariance_type: "full", "tied", "diag" or "spherical".
+        mask: ``(n, K)``, 0 where an example may belong to a component and -∞ where its label
+            forbids it; ``None``: everywhere allowed.
+
+    Returns:
+        Log-likelihoods log Σ_k π_k N(x; μ_k, Σ_k) over the allowed k, ``(n,)``, and
+        responsibilities r_ik = p(k | x_i, label), ``(n, K)``, whose rows sum to 1.
+    """
+    joint = log_density(mixture, covariance_type)(X)
+    return _normalise(joint if mask is None else joint + mask)
+
+
+def _normalise(joint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    log_likelihood = tf.reduce_logsumexp(joint, axis=1, keepdims=True)
+    return tf.squeeze(log_likelihood, 1), tf.exp(joint - log_likelihood)
+
+
+def statistics(
+    X: tf.Tensor,
+    responsibilities: tf.Tensor,
+    covariance_type: str,
+    squares: tf.Tensor | None = None,
+) -> Statistics:
+    """Return the sums over the examples.
+
+    Args:
+        X: ``(n, d)``.
+        responsibilities: ``(n, K)``, ≥ 0.
+        covariance_type: "full", "tied", "diag" or "spherical".
+        squares: the sum of that name, if it is known already.
+    """
+    n, d = tf.unstack(tf.shape(X))
+    k = tf.shape(responsibilities)[1]
+    if squares is not None:
+        pass
+    elif covariance_type == "full":
+        weighted = tf.reshape(responsibilities[:, :, None] * X[:, None], [n, k * d])
+        squares = tf.reshape(tf.matmul(weighted, X, transpose_a=True), [k, d, d])
+    elif covariance_type == "tied":
+        weighted = tf.reduce_sum(responsibilities, 1, keepdims=True) * X
+        squares = tf.matmul(weighted, X, transpose_a=True)
+    else:
+        squares = tf.matmul(responsibilities, tf.square(X), transpose_a=True)
+    counts = tf.reduce_sum(responsibilities, 0)
+    return Statistics(counts, tf.matmul(responsibilities, X, transpose_a=True), squares)
+
+
+def m_step(sums: Statistics, covariance_type: str, floor: float = 0.0) -> Mixture:
+    """Return the most likely mixture whose covariances have eigenvalues of at least ``floor``.
+
+    π_k = N_k / N,  μ_k = Σ_i r_ik x_i / N_k,  Σ_k = Σ_i r_ik x_i x_iᵀ / N_k - μ_k μ_kᵀ, the
+    latter with small eigenvalues raised to the floor.  X should have mean 0: the difference
+    loses digits where means are far larger than spreads.
+    """
+    counts = sums.counts + 10 * np.finfo(np.float64).eps  # an empty component
+    means = sums.sums / counts[:, None]
+    if covariance_type == "full":
+        covariances = sums.squares / counts[:, None, None] - means[:, :, None] * means[:, None]
+    elif covariance_type == "tied":
+        between = tf.matmul(counts[:, None] * means, means, transpose_a=True)
+        covariances = (sums.squares - between) / tf.reduce_sum(counts)
+    else:
+        covariances = sums.squares / counts[:, None] - tf.square(means)
+        if covariance_type == "spherical":
+            covariances = tf.reduce_mean(covariances, 1)
+    weights = counts / tf.reduce_sum(counts)
+    return Mixture(weights, means, _raise(covariances, covariance_type, floor))
+
+
+def _raise(covariances: tf.Tensor, covariance_type: str, floor: float) -> tf.Tensor:
+    """Raise eigenvalues below the floor to it."""
+    if covariance_type in ("diag", "spherical"):
+        return tf.maximum(covariances, tf.constant(floor, covariances.dtype))
+    values, vectors = tf.linalg.eigh(covariances)
+    if tf.reduce_min(values) >= floor:
+        return covariances  # the usual case, without rounding
+    raised = tf.maximum(values, tf.constant(floor, values.dtype))
+    return tf.matmul(vectors * raised[..., None, :], vectors, transpose_b=True)
+
+
+def em_step(
+    X: tf.Tensor,
+    mixture: Mixture,
+    covariance_type: str,
+    *,
+    mask: tf.Tensor | None = None,
+    sample_weight: tf.Tensor | None = None,
+    floor: float = 0.0,
+    squares: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, Mixture]:
+    """Do one E-step and one M-step.
+
+    Args:
+        X: ``(n, d)``, with mean 0.
+        mixture: the present parameters.
+        covariance_type: "full", "tied", "diag" or "spherical".
+        mask: as in :func:`e_step`.
+        sample_weight: what each example counts, ``(n,)``; ``None``: 1.
+        floor: smallest eigenvalue of a covariance, ≥ 0.
+        squares: for "tied" Σ_i w_i x_i x_iᵀ, if known: it is the same in every step.
+
+    Returns:
+        The (weighted) mean log-likelihood of the parameters that came, a scalar, and the next
+        parameters, whose log-likelihood is not lower.
+    """
+    sums, log_likelihood = _one_pass(X, mixture, covariance_type, mask, sample_weight, squares)
+    return log_likelihood / tf.reduce_sum(sums.counts), m_step(sums, covariance_type, floor)
+
+
+@tf.function(reduce_retracing=True)
+def _one_pass(
+    X: tf.Tensor,
+    mixture: Mixture,
+    covariance_type: str,
+    mask: tf.Tensor | None,
+    sample_weight: tf.Tensor | None,
+    squares: tf.Tensor | None,
+) -> tuple[Statistics, tf.Tensor]:
+    """Sum the statistics and log-likelihoods of all rows, block by block."""
+    score = log_density(mixture, covariance_type)
+    log_likelihood = tf.zeros((), X.dtype)
+    counts, means = tf.zeros_like(mixture.weights), tf.zeros_like(mixture.means)
+    total = Statistics(counts, means, _zero_squares(means, covariance_type))
+    for start in tf.range(0, tf.shape(X)[0], BLOCK):
+        x = X[start : start + BLOCK]
+        joint = score(x)
+        if mask is not None:
+            joint += mask[start : start + BLOCK]
+        row_likelihood, responsibilities = _normalise(joint)
+        if sample_weight is not None:
+            weight = sample_weight[start : start + BLOCK]
+            row_likelihood *= weight
+            responsibilities *= weight[:, None]
+        log_likelihood += tf.reduce_sum(row_likelihood)
+        block = statistics(x, responsibilities, covariance_type, squares)
+        total = Statistics(*map(_add, total, block))
+    if squares is not None:
+        total = total._replace(squares=squares)
+    return total, log_likelihood
+
+
+def _add(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return tf.ensure_shape(a + b, a.shape)  # the loop wants the shapes that it began with
+
+
+def _zero_squares(means: tf.Tensor, covariance_type: str) -> tf.Tensor:
+    k, d = tf.unstack(tf.shape(means))
+    shape = {"full": [k, d, d], "tied": [d, d]}.get(covariance_type, [k, d])
+    return tf.zeros(shape, means.dtype)
+
+
+def em(
+    X: tf.Tensor,
+    mixture: Mixture,
+    covariance_type: str,
+    *,
+    mask: tf.Tensor | None = None,
+    sample_weight: tf.Tensor | None = None,
+    floor: float = 0.0,
+    max_iter: int = 100,
+    tol: float = 1e-4,
+) -> tuple[Mixture, list[float], bool]:
+    """Repeat :func:`em_step` until the mean log-likelihood rises by less than ``tol``.
+
+    Args and shapes: as :func:`em_step`.
+
+    Returns:
+        The mixture, the mean log-likelihood before each step, and whether EM has converged.
+    """
+    squares = None
+    if covariance_type == "tied":
+        weighted = X if sample_weight is None else X * sample_weight[:, None]
+        squares = tf.matmul(weighted, X, transpose_a=True)
+    history: list[float] = []
+    for _ in range(max_iter):
+        log_likelihood, following = em_step(
+            X, mixture, covariance_type,
+            mask=mask, sample_weight=sample_weight, floor=floor, squares=squares,
+        )  # fmt: skip
+        history.append(float(log_likelihood))
+        mixture = following
+        if len(history) > 1 and history[-1] - history[-2] < tol:
+            return mixture, history, True
+    return mixture, history, False
+
+
+class GMMPseudoLabeler(MixturePseudoLabeler):
+    """A Gaussian mixture, fitted by EM on labelled and unlabelled examples together.
+
+    With ``clamp`` a labelled example belongs to the components of its own class alone, and EM
+    raises Σ_labelled log p(x, y) + unlabelled_weight · Σ_unlabelled log p(x) (Nigam et al. 2000,
+    with Gaussians).  Without it labels play no part in EM; they only name the components
+    afterwards (:func:`match_components`).
+
+    EM is a maximisation over covariances whose eigenvalues are at least a floor, which keeps the
+    likelihood bounded; a warning tells where the floor was needed.
+
+    Args:
+        components_per_class: Gaussians of each class, ≥ 1.
+        covariance_type: "full", "tied" (one for all), "diag" or "spherical".
+        n_pca: project on that many principal components of all examples first; ``None``: do not.
+        clamp: whether labels take part in EM.
+        matching: without ``clamp``, "assignment" or "majority".
+        unlabelled_weight: what an unlabelled example counts, in (0, 1].
+        covariance_floor: smallest eigenvalue of a covariance, as a share of the features' mean
+            variance, > 0.
+        max_iter: most steps of EM.
+        tol: EM ends when the mean log-likelihood rises by less, in nats.
+        random_state: seed of k-means, where several components a class or no clamping need it.
+
+    Attributes:
+        classes_: labels, ``(C,)`` int64.
+        weights_: π, ``(K,)`` float64, K = C·components_per_class.
+        means_: ``(K, d)``, of the features after PCA.
+        covariances_: ``(K, d, d)`` full, ``(d, d)`` tied, ``(K, d)`` diag, ``(K,)`` spherical.
+        component_class_: index into ``classes_`` of each component, ``(K,)``.
+        pseudo_labels_: class of each example given to ``fit``, ``(n,)``; known labels as given.
+        confidence_: probability of that class, ``(n,)`` in [0, 1]; 1 where the label is known.
+        log_likelihood_: mean log-likelihood before each step of EM, in nats; it never falls.
+        converged_: whether EM ended before ``max_iter``.
+        label_contradiction_: share of the labelled examples that the mixture, asked without
+            their labels, puts into another class, in [0, 1].
+    """
+
+    def _run_em(
+        self,
+        X: np.ndarray,
+        responsibilities: np.ndarray,
+        mask: np.ndarray | None,
+        sample_weight: np.ndarray | None,
+        floor: float,
+        device: str,
+    ) -> Fitted:
+        device = resolve_device(device)
+
+        def put(array: np.ndarray | None) -> tf.Tensor | None:
+            return None if array is None else to_tensor(array, device, "float64")
+
+        x, given = to_tensor(X, device, "float64"), to_tensor(responsibilities, device, "float64")
+        weight = put(sample_weight)
+        weighted = given if weight is None else given * weight[:, None]
+        start = m_step(statistics(x, weighted, self.covariance_type), self.covariance_type, floor)
+        mixture, history, converged = em(
+            x, start, self.covariance_type, mask=put(mask), sample_weight=weight,
+            floor=floor, max_iter=self.max_iter, tol=self.tol,
+        )  # fmt: skip
+        weights, means, covariances = map(to_array, mixture)
+        return Fitted(weights, means, covariances, np.asarray(history), converged)
+
+    def _log_joint(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
+        mixture = Mixture(*(to_tensor(array, "cpu", "float64") for array in fitted[:3]))
+        score = log_density(mixture, self.covariance_type)
+        blocks = (X[start : start + BLOCK] for start in range(0, len(X), BLOCK))
+        tensors = (to_tensor(block, "cpu", "float64") for block in blocks)
+        return np.concatenate([to_array(score(x)) for x in tensors])

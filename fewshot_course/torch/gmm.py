@@ -1,0 +1,336 @@
+"""Gaussian mixtures by EM in PyTorch, with labels for some of the examples.
+
+p(x) = Σ_k π_k N(x; μ_k, Σ_k).  One step of EM (Dempster, Laird & Rubin 1977) is one pass over
+blocks of rows: of each block only the sums that the M-step needs are kept.  All in float64: in
+float32 the log-likelihood drifts in the third decimal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot_course._mixture import Fitted, MixturePseudoLabeler, match_components, n_parameters
+from fewshot_course.torch._training import resolve_device, to_array, to_tensor
+
+__all__ = [
+    "GMMPseudoLabeler",
+    "Mixture",
+    "Statistics",
+    "e_step",
+    "em",
+    "em_step",
+    "log_density",
+    "m_step",
+    "match_components",
+    "n_parameters",
+    "statistics",
+]
+
+BLOCK = 512
+"""Rows of a block: few enough that its scores stay in the processor's cache."""
+
+
+class Mixture(NamedTuple):
+    """The parameters of a mixture.
+
+    Attributes:
+        weights: π, ``(K,)``, positive, with sum 1.
+        means: μ, ``(K, d)``.
+        covariances: ``(K, d, d)`` full, ``(d, d)`` tied, ``(K, d)`` diag, ``(K,)`` spherical.
+    """
+
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
+
+class Statistics(NamedTuple):
+    """The sums that the M-step needs, with responsibilities r_ik.
+
+    Attributes:
+        counts: Σ_i r_ik, ``(K,)``.
+        sums: Σ_i r_ik x_i, ``(K, d)``.
+        squares: Σ_i r_ik x_i x_iᵀ, ``(K, d, d)``; tied: summed over k, ``(d, d)``; diag and
+            spherical: its diagonal, ``(K, d)``.
+    """
+
+    counts: Tensor
+    sums: Tensor
+    squares: Tensor
+
+
+def log_density(mixture: Mixture, covariance_type: str) -> Callable[[Tensor], Tensor]:
+    """Return the function x ``(n, d)`` → log π_k + log N(x; μ_k, Σ_k) ``(n, K)``.
+
+    Covariances are factorised once, here; then all components take one matrix product.
+
+    Raises:
+        RuntimeError: if a covariance is not positive definite.
+    """
+    weights, means, covariances = mixture
+    k, d = means.shape
+    constant = weights.log() - 0.5 * d * math.log(2 * math.pi)
+    if covariance_type in ("diag", "spherical"):
+        precision = (1 / covariances).reshape(k, -1).expand(k, d)
+        constant = constant + 0.5 * (precision.log() - means.square() * precision).sum(1)
+        scaled = means * precision
+        return lambda x: constant + x @ scaled.T - 0.5 * (x.square() @ precision.T)
+    lower = torch.linalg.cholesky(covariances)
+    identity = torch.eye(d, dtype=means.dtype, device=means.device)
+    # Σ⁻¹ = W Wᵀ, so the distance of x is |xW - μW|².
+    whiten = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False).mT
+    constant = constant + torch.diagonal(whiten, dim1=-2, dim2=-1).log().sum(-1)
+    centres = (means[:, None] @ whiten).squeeze(1)
+    if covariance_type == "tied":
+        constant = constant - 0.5 * centres.square().sum(1)
+
+        def shared(x: Tensor) -> Tensor:
+            y = x @ whiten
+            return constant + y @ centres.T - 0.5 * y.square().sum(1, keepdim=True)
+
+        return shared
+    side_by_side = whiten.permute(1, 0, 2).reshape(d, k * d)
+    shift = -centres.reshape(-1)
+
+    def own(x: Tensor) -> Tensor:
+        distance = torch.addmm(shift, x, side_by_side).view(-1, k, d).square_().sum(2)
+        return constant - 0.5 * distance
+
+    return own
+
+
+def e_step(
+    X: Tensor, mixture: Mixture, covariance_type: str, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what each example makes of the mixture.
+
+    Args:
+        X: ``(n, d)``.
+        mixture: the present parameters.
+        covariance_type: "full", "tied", "diag" or "spherical".
+        mask: ``(n, K)``, 0 where an example may belong to a component and -∞ where its label
+            forbids it; ``None``: everywhere allowed.
+
+    Returns:
+        Log-likelihoods log Σ_k π_k N(x; μ_k, Σ_k) over the allowed k, ``(n,)``, and
+        responsibilities r_ik = p(k | x_i, label), ``(n, K)``, whose rows sum to 1.
+    """
+    joint = log_density(mixture, covariance_type)(X)
+    return _normalise(joint if mask is None else joint + mask)
+
+
+def _normalise(joint: Tensor) -> tuple[Tensor, Tensor]:
+    log_likelihood = torch.logsumexp(joint, dim=1, keepdim=True)
+    return log_likelihood.squeeze(1), torch.exp(joint - log_likelihood)
+
+
+def statistics(
+    X: Tensor, responsibilities: Tensor, covariance_type: str, squares: Tensor | None = None
+) -> Statistics:
+    """Return the sums over the examples.
+
+    Args:
+        X: ``(n, d)``.
+        responsibilities: ``(n, K)``, ≥ 0.
+        covariance_type: "full", "tied", "diag" or "spherical".
+        squares: the sum of that name, if it is known already.
+    """
+    n, d = X.shape
+    k = responsibilities.shape[1]
+    if squares is not None:
+        pass
+    elif covariance_type == "full":
+        weighted = (responsibilities[:, :, None] * X[:, None]).view(n, k * d)
+        squares = (weighted.T @ X).view(k, d, d)
+    elif covariance_type == "tied":
+        squares = (responsibilities.sum(1, keepdim=True) * X).T @ X
+    else:
+        squares = responsibilities.T @ X.square()
+    return Statistics(responsibilities.sum(0), responsibilities.T @ X, squares)
+
+
+def m_step(sums: Statistics, covariance_type: str, floor: float = 0.0) -> Mixture:
+    """Return the most likely mixture whose covariances have eigenvalues of at least ``floor``.
+
+    π_k = N_k / N,  μ_k = Σ_i r_ik x_i / N_k,  Σ_k = Σ_i r_ik x_i x_iᵀ / N_k - μ_k μ_kᵀ, the
+    latter with small eigenvalues raised to the floor.  X should have mean 0: the difference
+    loses digits where means are far larger than spreads.
+    """
+    counts = sums.counts + 10 * torch.finfo(sums.counts.dtype).eps  # an empty component
+    means = sums.sums / counts[:, None]
+    if covariance_type == "full":
+        covariances = sums.squares / counts[:, None, None] - means[:, :, None] * means[:, None]
+    elif covariance_type == "tied":
+        covariances = (sums.squares - (counts[:, None] * means).T @ means) / counts.sum()
+    else:
+        covariances = sums.squares / counts[:, None] - means.square()
+        covariances = covariances.mean(1) if covariance_type == "spherical" else covariances
+    return Mixture(counts / counts.sum(), means, _raise(covariances, covariance_type, floor))
+
+
+def _raise(covariances: Tensor, covariance_type: str, floor: float) -> Tensor:
+    """Raise eigenvalues below the floor to it."""
+    if covariance_type in ("diag", "spherical"):
+        return covariances.clamp(min=floor)
+    identity = torch.eye(covariances.shape[-1], dtype=covariances.dtype, device=covariances.device)
+    _, failed = torch.linalg.cholesky_ex(covariances - floor * identity)
+    if not failed.any():
+        return covariances  # the usual case, without the dearer eigenvalues
+    values, vectors = torch.linalg.eigh(covariances)
+    return (vectors * values.clamp(min=floor)[..., None, :]) @ vectors.mT
+
+
+def em_step(
+    X: Tensor,
+    mixture: Mixture,
+    covariance_type: str,
+    *,
+    mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    floor: float = 0.0,
+    squares: Tensor | None = None,
+) -> tuple[Tensor, Mixture]:
+    """Do one E-step and one M-step.
+
+    Args:
+        X: ``(n, d)``, with mean 0.
+        mixture: the present parameters.
+        covariance_type: "full", "tied", "diag" or "spherical".
+        mask: as in :func:`e_step`.
+        sample_weight: what each example counts, ``(n,)``; ``None``: 1.
+        floor: smallest eigenvalue of a covariance, ≥ 0.
+        squares: for "tied" Σ_i w_i x_i x_iᵀ, if known: it is the same in every step.
+
+    Returns:
+        The (weighted) mean log-likelihood of the parameters that came, a scalar, and the next
+        parameters, whose log-likelihood is not lower.
+    """
+    score = log_density(mixture, covariance_type)
+    log_likelihood = torch.zeros((), dtype=X.dtype, device=X.device)
+    total: Statistics | None = None
+    for start in range(0, len(X), BLOCK):
+        rows = slice(start, start + BLOCK)
+        joint = score(X[rows])
+        row_likelihood, responsibilities = _normalise(joint if mask is None else joint + mask[rows])
+        if sample_weight is not None:
+            row_likelihood = row_likelihood * sample_weight[rows]
+            responsibilities = responsibilities * sample_weight[rows, None]
+        log_likelihood += row_likelihood.sum()
+        block = statistics(X[rows], responsibilities, covariance_type, squares)
+        total = block if total is None else Statistics(*map(torch.add, total, block))
+    assert total is not None
+    if squares is not None:
+        total = total._replace(squares=squares)
+    return log_likelihood / total.counts.sum(), m_step(total, covariance_type, floor)
+
+
+def em(
+    X: Tensor,
+    mixture: Mixture,
+    covariance_type: str,
+    *,
+    mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    floor: float = 0.0,
+    max_iter: int = 100,
+    tol: float = 1e-4,
+) -> tuple[Mixture, list[float], bool]:
+    """Repeat :func:`em_step` until the mean log-likelihood rises by less than ``tol``.
+
+    Args and shapes: as :func:`em_step`.
+
+    Returns:
+        The mixture, the mean log-likelihood before each step, and whether EM has converged.
+    """
+    squares = None
+    if covariance_type == "tied":
+        weighted = X if sample_weight is None else X * sample_weight[:, None]
+        squares = weighted.T @ X
+    history: list[float] = []
+    for _ in range(max_iter):
+        log_likelihood, following = em_step(
+            X, mixture, covariance_type,
+            mask=mask, sample_weight=sample_weight, floor=floor, squares=squares,
+        )  # fmt: skip
+        history.append(float(log_likelihood))
+        mixture = following
+        if len(history) > 1 and history[-1] - history[-2] < tol:
+            return mixture, history, True
+    return mixture, history, False
+
+
+class GMMPseudoLabeler(MixturePseudoLabeler):
+    """A Gaussian mixture, fitted by EM on labelled and unlabelled examples together.
+
+    With ``clamp`` a labelled example belongs to the components of its own class alone, and EM
+    raises Σ_labelled log p(x, y) + unlabelled_weight · Σ_unlabelled log p(x) (Nigam et al. 2000,
+    with Gaussians).  Without it labels play no part in EM; they only name the components
+    afterwards (:func:`match_components`).
+
+    EM is a maximisation over covariances whose eigenvalues are at least a floor, which keeps the
+    likelihood bounded; a warning tells where the floor was needed.
+
+    Args:
+        components_per_class: Gaussians of each class, ≥ 1.
+        covariance_type: "full", "tied" (one for all), "diag" or "spherical".
+        n_pca: project on that many principal components of all examples first; ``None``: do not.
+        clamp: whether labels take part in EM.
+        matching: without ``clamp``, "assignment" or "majority".
+        unlabelled_weight: what an unlabelled example counts, in (0, 1].
+        covariance_floor: smallest eigenvalue of a covariance, as a share of the features' mean
+            variance, > 0.
+        max_iter: most steps of EM.
+        tol: EM ends when the mean log-likelihood rises by less, in nats.
+        random_state: seed of k-means, where several components a class or no clamping need it.
+
+    Attributes:
+        classes_: labels, ``(C,)`` int64.
+        weights_: π, ``(K,)`` float64, K = C·components_per_class.
+        means_: ``(K, d)``, of the features after PCA.
+        covariances_: ``(K, d, d)`` full, ``(d, d)`` tied, ``(K, d)`` diag, ``(K,)`` spherical.
+        component_class_: index into ``classes_`` of each component, ``(K,)``.
+        pseudo_labels_: class of each example given to ``fit``, ``(n,)``; known labels as given.
+        confidence_: probability of that class, ``(n,)`` in [0, 1]; 1 where the label is known.
+        log_likelihood_: mean log-likelihood before each step of EM, in nats; it never falls.
+        converged_: whether EM ended before ``max_iter``.
+        label_contradiction_: share of the labelled examples that the mixture, asked without
+            their labels, puts into another class, in [0, 1].
+    """
+
+    def _run_em(
+        self,
+        X: np.ndarray,
+        responsibilities: np.ndarray,
+        mask: np.ndarray | None,
+        sample_weight: np.ndarray | None,
+        floor: float,
+        device: str,
+    ) -> Fitted:
+        device = resolve_device(device)
+
+        def put(array: np.ndarray | None) -> Tensor | None:
+            return None if array is None else to_tensor(array, device, "float64")
+
+        x, given = to_tensor(X, device, "float64"), to_tensor(responsibilities, device, "float64")
+        weight = put(sample_weight)
+        weighted = given if weight is None else given * weight[:, None]
+        start = m_step(statistics(x, weighted, self.covariance_type), self.covariance_type, floor)
+        mixture, history, converged = em(
+            x, start, self.covariance_type, mask=put(mask), sample_weight=weight,
+            floor=floor, max_iter=self.max_iter, tol=self.tol,
+        )  # fmt: skip
+        weights, means, covariances = map(to_array, mixture)
+        return Fitted(weights, means, covariances, np.asarray(history), converged)
+
+    def _log_joint(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
+        mixture = Mixture(*(to_tensor(array, "cpu", "float64") for array in fitted[:3]))
+        score = log_density(mixture, self.covariance_type)
+        blocks = (X[start : start + BLOCK] for start in range(0, len(X), BLOCK))
+        tensors = (to_tensor(block, "cpu", "float64") for block in blocks)
+        return np.concatenate([to_array(score(x)) for x in tensors])
