@@ -177,10 +177,10 @@ class Adapter(CourseClassifier):
     def _build(self, rng: np.random.Generator, device: str) -> None:
         with tf.device(device), networks.layer_dtype(self.dtype):
             encoder = networks.build(
-                self.network, self.input_shape_, 2 * self.latent_dim, rng, self.dtype
+                self.network, self.input_shape_, 2 * int(self.latent_dim), rng, self.dtype
             )
             self.network_ = StochasticClassifier(
-                encoder, self.latent_dim, len(self.classes_), self.scale_bounds
+                encoder, int(self.latent_dim), len(self.classes_), self.scale_bounds
             )
             networks.initialise(self.network_.classifier, rng)
             self._extra = self._build_extra(rng)
@@ -229,7 +229,7 @@ class Adapter(CourseClassifier):
                     k, noise_l = drawn["labelled"]
                     codes_l = network.encode(tf.gather(xl, k), noise_l, training=True)
                     logits = network.classifier(codes_l.z)
-                    loss += self.target_weight * _cross_entropy(logits, tf.gather(yl, k))
+                    loss += float(self.target_weight) * _cross_entropy(logits, tf.gather(yl, k))
                 alignment = tf.zeros_like(loss)
                 # Without alignment not even the running averages of batch norm see the target.
                 if self._aligns():
@@ -397,7 +397,11 @@ class KLAdapter(Adapter):
 
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
         return two_way_kl(
-            source, target, self.estimator, ramp * self.weight, ramp * self.reverse_weight
+            source,
+            target,
+            self.estimator,
+            ramp * float(self.weight),
+            ramp * float(self.reverse_weight),
         )
 
 

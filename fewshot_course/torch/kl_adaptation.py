@@ -174,10 +174,10 @@ class Adapter(CourseClassifier):
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         encoder = networks.build(
-            self.network, self.input_shape_, 2 * self.latent_dim, rng, self.dtype
+            self.network, self.input_shape_, 2 * int(self.latent_dim), rng, self.dtype
         )
         network = StochasticClassifier(
-            encoder, self.latent_dim, len(self.classes_), self.scale_bounds
+            encoder, int(self.latent_dim), len(self.classes_), self.scale_bounds
         )
         self.network_ = network.to(device=device, dtype=getattr(torch, self.dtype))
         networks.initialise(network.classifier, rng)
@@ -226,7 +226,7 @@ class Adapter(CourseClassifier):
             if "labelled" in batches:
                 k, noise_l = draw("labelled", xl)
                 logits = network.classifier(network.encode(xl[k], noise_l).z)
-                loss = loss + self.target_weight * F.cross_entropy(logits, yl[k])
+                loss = loss + float(self.target_weight) * F.cross_entropy(logits, yl[k])
             ramp = optim.ramp(number, self.steps, self.warmup)
             alignment = torch.zeros_like(loss)
             # Without alignment not even the running averages of batch norm see the target.
@@ -396,5 +396,9 @@ class KLAdapter(Adapter):
 
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> Tensor:
         return two_way_kl(
-            source, target, self.estimator, ramp * self.weight, ramp * self.reverse_weight
+            source,
+            target,
+            self.estimator,
+            ramp * float(self.weight),
+            ramp * float(self.reverse_weight),
         )
