@@ -15,6 +15,7 @@ Without files each command takes every pair of the book.
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import re
 import subprocess
@@ -31,6 +32,8 @@ import nbformat
 import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from fewshot_course.evaluation.plots import compress_png
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("chapters", "book")
@@ -203,6 +206,15 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
         if cell.cell_type == "code":
             cell.metadata.pop("execution", None)
             cell.outputs = [out for out in cell.outputs if widget not in out.get("data", {})]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = smaller(output.data["image/png"])
+
+
+def smaller(picture: str) -> str:
+    """Return a base64 PNG with fewer colours: a page loads every picture of its notebooks."""
+    png = compress_png(base64.b64decode(picture))
+    return base64.encodebytes(png).decode()
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
