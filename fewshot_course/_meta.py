@@ -220,10 +220,11 @@ class MetaEstimator(BaseEstimator):
             lr: inner rate; default ``inner_lr``.
 
         Returns:
-            ``(T,)``: accuracy in [0, 1], or the mean squared error of a regression.
+            ``(T,)``: accuracy in [0, 1], or the mean squared error of a regression.  A task on
+            which the adaptation diverged has the accuracy 0, or an infinite error.
 
         Raises:
-            ValueError: for episodes that do not fit, or an inner rate that diverges.
+            ValueError: for episodes that do not fit.
         """
         check_is_fitted(self)
         check_episodes(episodes, self.task)
@@ -235,10 +236,12 @@ class MetaEstimator(BaseEstimator):
         if self.task == "classification":
             self._check_ways(_n_outputs(episodes, self.task))
         outputs = self._query_outputs(episodes, *self._inner(steps, lr))
+        diverged = ~np.isfinite(outputs).all((1, 2))
         if self.task == "regression":
             targets = episodes.y_query.reshape(*outputs.shape)
-            return np.square(outputs.astype(np.float64) - targets).mean((1, 2))
-        return (outputs.argmax(-1) == episodes.y_query).mean(1)
+            errors = np.square(outputs.astype(np.float64) - targets).mean((1, 2))
+            return np.where(diverged, np.inf, errors)
+        return np.where(diverged, 0.0, (outputs.argmax(-1) == episodes.y_query).mean(1))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the meta-trained network into one safetensors file with a JSON header.

@@ -205,10 +205,22 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
         return _accuracies({name: learner.evaluate(episodes) for name, episodes in test.items()})
     metrics: dict[str, float] = {}
     for steps in SCORED_STEPS:
-        interval = mean_interval(learner.evaluate(test["test"], steps=steps))
-        metrics[f"mse_after_{steps}"] = interval.mean
-        metrics[f"mse_after_{steps}_half_width"] = interval.high - interval.mean
+        metrics |= _errors(f"mse_after_{steps}", learner.evaluate(test["test"], steps=steps))
     return {**metrics, "n_test": config.n_test}
+
+
+def _errors(name: str, errors: np.ndarray) -> dict[str, float]:
+    """Mean over the tasks that did not diverge, its half width, the median, and how many did."""
+    finite = errors[np.isfinite(errors)]
+    if len(finite) < 2:
+        raise ValueError(f"{name}: the adaptation diverged on all tasks; lower inner_lr.")
+    interval = mean_interval(finite)
+    return {
+        name: interval.mean,
+        f"{name}_half_width": interval.high - interval.mean,
+        f"{name}_median": float(np.median(finite)),
+        f"{name}_diverged": float(len(errors) - len(finite)),
+    }
 
 
 def _test_rng(cell: Cell) -> np.random.Generator:

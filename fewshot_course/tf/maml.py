@@ -246,8 +246,6 @@ class MetaLearner(MetaEstimator):
         update = self._compiled.setdefault("adapt", tf.function(run)) if compiled else run
         for _ in range(steps):
             weights = update(X, y, rate, weights)
-        if not all(np.isfinite(value.numpy()).all() for value in weights.values()):
-            raise ValueError(f"lr={lr:g}: the adaptation diverged within {steps} steps; lower it.")
         return weights
 
     def _predictor(
@@ -256,6 +254,8 @@ class MetaLearner(MetaEstimator):
         task = Episodes(X[None], y[None], X[None], y[None])
         X_support, y_support, _, _ = self._tensors(task)
         weights = self._adapt(X_support, y_support, steps, lr)
+        if not all(np.isfinite(value.numpy()).all() for value in weights.values()):
+            raise ValueError(f"lr={lr:g}: the adaptation diverged within {steps} steps; lower it.")
         axes = {name: axes for name, (_, axes) in networks._state(self.network_).items()}
         # Without batch norm, or by the support set's statistics, examples are independent.
         whole = self.statistics == "transductive" and meta_networks.has_batch_norm(self.network_)

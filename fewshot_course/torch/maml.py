@@ -219,8 +219,6 @@ class MetaLearner(MetaEstimator):
 
         adapted = adapt(loss, weights, lr, steps, True, self._adapted_names())
         adapted = {name: value.detach() for name, value in adapted.items()}
-        if not all(torch.isfinite(value).all() for value in adapted.values()):
-            raise ValueError(f"lr={lr:g}: the adaptation diverged within {steps} steps; lower it.")
         return adapted
 
     def _predictor(
@@ -229,6 +227,8 @@ class MetaLearner(MetaEstimator):
         task = Episodes(X[None], y[None], X[None], y[None])
         X_support, y_support, _, _ = self._tensors(task)
         weights = self._adapt(X_support, y_support, steps, lr)
+        if not all(torch.isfinite(value).all() for value in weights.values()):
+            raise ValueError(f"lr={lr:g}: the adaptation diverged within {steps} steps; lower it.")
         # Without batch norm, or by the support set's statistics, examples are independent.
         whole = self.statistics == "transductive" and meta_networks.has_batch_norm(self.network_)
 
