@@ -9,19 +9,18 @@
     { key: "scaleQ", label: "width of q", min: 0.3, max: 3, value: 2 },
   ];
   const STEP = 0.05;
-  const WIDTH = 640, HEIGHT = 260, BASE = 230, LEFT = -7, RIGHT = 7, TALL = 160;
+  const WIDTH = 640, HEIGHT = 260, BASE = 230, LEFT = -7, RIGHT = 7, TALL = 195;
   const toX = (x) => ((x - LEFT) / (RIGHT - LEFT)) * WIDTH;
   const fromX = (px) => LEFT + (px / WIDTH) * (RIGHT - LEFT);
   const density = (x, mean, scale) =>
     Math.exp(-((x - mean) ** 2) / (2 * scale ** 2)) / (scale * Math.sqrt(2 * Math.PI));
-  const toY = (value) => BASE - TALL * Math.min(value, 1.35);
 
   /* ½ [log(σq²/σp²) + (σp² + (μp - μq)²)/σq² - 1], as fewshot_course's gaussian_kl. */
   const kl = (meanP, scaleP, meanQ, scaleQ) =>
     0.5 * (2 * Math.log(scaleQ / scaleP)
       + (scaleP ** 2 + (meanP - meanQ) ** 2) / scaleQ ** 2 - 1);
 
-  const curve = (mean, scale) => {
+  const curve = (mean, scale, toY) => {
     const points = [];
     for (let i = 0; i <= 280; i += 1) {
       const x = LEFT + ((RIGHT - LEFT) * i) / 280;
@@ -89,6 +88,9 @@
     draw() {
       const { meanP, scaleP, meanQ, scaleQ } = this.values;
       const find = (selector) => this.querySelector(selector);
+      /* The higher peak fills the picture, but a flat one is not blown up. */
+      const peak = Math.max(0.45, density(0, 0, scaleP), density(0, 0, scaleQ));
+      const toY = (value) => BASE - (TALL * value) / peak;
       for (const s of SLIDERS) {
         const input = find(`input[name="${s.key}"]`);
         input.value = this.values[s.key];
@@ -101,7 +103,7 @@
       };
       for (const [name, mean, scale] of [["P", meanP, scaleP], ["Q", meanQ, scaleQ]]) {
         const lower = name.toLowerCase();
-        find(`polyline.gkl-${lower}`).setAttribute("points", curve(mean, scale));
+        find(`polyline.gkl-${lower}`).setAttribute("points", curve(mean, scale, toY));
         const top = toY(density(mean, mean, scale));
         place(`mean${name}`, mean, top);
         place(`scale${name}`, mean + scale, toY(density(mean + scale, mean, scale)));

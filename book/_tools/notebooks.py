@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("chapters", "book")
 SECONDS_ALLOWED = 60  # what a reader waits for with the quick preset
 CELL_TIMEOUT = 600
+CODE_WIDTH = 84  # what a page shows without scrolling sideways
 
 PRESET_LINE = 'os.environ.get("FEWSHOT_COURSE_PRESET", "quick")'
 
@@ -359,6 +360,8 @@ def ruff(arguments: list[str], files: list[Path], folder: str) -> bool:
     rules = ["--config", str(ROOT / "pyproject.toml"), "--config", f'src = ["{ROOT}"]']
     if arguments[0] == "check":
         rules += ["--ignore", "D"]  # in a notebook the prose around a function documents it
+    else:
+        rules += ["--line-length", str(CODE_WIDTH)]
     command = [sys.executable, "-m", "ruff", *arguments, *rules]
     # Named one by one: the project's rules leave out *.ipynb, where outputs are stored.
     names = [str(file.relative_to(folder)) for file in files]

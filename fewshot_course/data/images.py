@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from fewshot_course._checks import check_features, check_number
 
@@ -76,6 +75,8 @@ def rotate_images(X: Any, degrees: float) -> np.ndarray:
     Raises:
         ValueError: for other shapes or values outside [0, 1].
     """
+    from scipy import ndimage  # slow to import, and needed only here
+
     X = _check_images(X)
     degrees = check_number("degrees", degrees)
     turned = ndimage.rotate(X, degrees, axes=(1, 2), reshape=False, order=1, mode="constant")

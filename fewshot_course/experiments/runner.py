@@ -30,6 +30,7 @@ from fewshot_course.experiments.results import Result, ResultWriter, read_result
 __all__ = ["BACKENDS", "RunError", "limit_threads", "run_cell", "run_cells"]
 
 BACKENDS = ("sequential", "loky", "dask")
+"""Where cells run: one after the other, in local processes, or on a Dask cluster."""
 DEFAULTS = RunOptions()
 _PACKAGES = {
     "torch": ("torch",),
