@@ -31,8 +31,9 @@ __all__ = [
     "statistics",
 ]
 
-BLOCK = 512
-"""Rows of a block: few enough that its scores stay in the processor's cache."""
+BLOCK = {"full": 512, "tied": 4096, "diag": 4096, "spherical": 4096}
+"""Rows of a block: few enough that what is computed of them stays in the processor's cache, which
+is K·d numbers a row for full covariances and about d for the others."""
 
 
 class Mixture(NamedTuple):
@@ -242,14 +243,15 @@ def _one_pass(
     log_likelihood = tf.zeros((), X.dtype)
     counts, means = tf.zeros_like(mixture.weights), tf.zeros_like(mixture.means)
     total = Statistics(counts, means, _zero_squares(means, covariance_type))
-    for start in tf.range(0, tf.shape(X)[0], BLOCK):
-        x = X[start : start + BLOCK]
+    size = BLOCK[covariance_type]
+    for start in tf.range(0, tf.shape(X)[0], size):
+        x = X[start : start + size]
         joint = score(x)
         if mask is not None:
-            joint += mask[start : start + BLOCK]
+            joint += mask[start : start + size]
         row_likelihood, responsibilities = _normalise(joint)
         if sample_weight is not None:
-            weight = sample_weight[start : start + BLOCK]
+            weight = sample_weight[start : start + size]
             row_likelihood *= weight
             responsibilities *= weight[:, None]
         log_likelihood += tf.reduce_sum(row_likelihood)
@@ -371,6 +373,7 @@ class GMMPseudoLabeler(MixturePseudoLabeler):
     def _log_joint(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
         mixture = Mixture(*(to_tensor(array, "cpu", "float64") for array in fitted[:3]))
         score = log_density(mixture, self.covariance_type)
-        blocks = (X[start : start + BLOCK] for start in range(0, len(X), BLOCK))
+        size = BLOCK[self.covariance_type]
+        blocks = (X[start : start + size] for start in range(0, len(X), size))
         tensors = (to_tensor(block, "cpu", "float64") for block in blocks)
         return np.concatenate([to_array(score(x)) for x in tensors])
