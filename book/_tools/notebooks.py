@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("chapters", "book")
 SECONDS_ALLOWED = 60  # what a reader waits for with the quick preset
 CELL_TIMEOUT = 600
-CODE_WIDTH = 84  # what a page shows without scrolling sideways
+CODE_WIDTH = 76  # what a page shows without scrolling sideways
 
 PRESET_LINE = 'os.environ.get("FEWSHOT_COURSE_PRESET", "quick")'
 
