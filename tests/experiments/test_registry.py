@@ -134,7 +134,7 @@ def test_the_content_of_a_file_counts(tmp_path):
 def test_importing_the_registry_loads_no_framework():
     code = (
         "import sys, fewshot_course.experiments, fewshot_course.cli\n"
-        "slow = {'torch', 'tensorflow', 'keras', 'scipy', 'sklearn', 'joblib', 'dask'}\n"
+        "slow = {'torch', 'tensorflow', 'keras', 'sklearn', 'joblib', 'dask'}\n"
         "print(slow & set(sys.modules))"
     )
     out = subprocess.run(

@@ -24,7 +24,7 @@ import numpy as np
 
 def inner_update(w, X, y, lr, steps):
     """Return the weights after some gradient steps; (d,), (n, d), (n,) -> (d,)."""
-    w = np.asarray(w)
+    w, X, y = (np.asarray(value) for value in (w, X, y))
     # --- your code: in each step, the gradient of the mean loss and new weights
     for _ in range(steps):
         gradient = 2 * X.T @ (X @ w - y) / len(y)

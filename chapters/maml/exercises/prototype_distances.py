@@ -17,6 +17,7 @@ import numpy as np
 
 def prototype_distances(support, queries):
     """Return squared distances; (ways, shots, d), (q, d) -> (q, ways)."""
+    support, queries = np.asarray(support), np.asarray(queries)
     # --- your code: the prototypes, all differences, squared lengths
     prototypes = np.mean(support, axis=1)
     differences = queries[:, None] - prototypes

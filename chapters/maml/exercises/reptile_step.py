@@ -20,6 +20,7 @@ import numpy as np
 
 def reptile_step(theta, ends, rate):
     """Return the moved weights; (d,), (T, d), () -> (d,)."""
+    theta, ends = np.asarray(theta), np.asarray(ends)
     # --- your code: the mean way from theta to the ends, and a part of it
     way = np.mean(ends - theta, axis=0)
     return theta + rate * way
