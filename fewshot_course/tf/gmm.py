@@ -31,9 +31,9 @@ __all__ = [
     "statistics",
 ]
 
-BLOCK = {"full": 512, "tied": 4096, "diag": 4096, "spherical": 4096}
-"""Rows of a block: few enough that what is computed of them stays in the processor's cache, which
-is K·d numbers a row for full covariances and about d for the others."""
+BLOCK = 2**18
+"""Numbers that a block of rows makes: few enough for the processor's cache, many enough that
+calls cost little."""
 
 
 class Mixture(NamedTuple):
@@ -243,7 +243,7 @@ def _one_pass(
     log_likelihood = tf.zeros((), X.dtype)
     counts, means = tf.zeros_like(mixture.weights), tf.zeros_like(mixture.means)
     total = Statistics(counts, means, _zero_squares(means, covariance_type))
-    size = BLOCK[covariance_type]
+    size = _block_rows(mixture.means, covariance_type)
     for start in tf.range(0, tf.shape(X)[0], size):
         x = X[start : start + size]
         joint = score(x)
@@ -270,6 +270,12 @@ def _zero_squares(means: tf.Tensor, covariance_type: str) -> tf.Tensor:
     k, d = tf.unstack(tf.shape(means))
     shape = {"full": [k, d, d], "tied": [d, d]}.get(covariance_type, [k, d])
     return tf.zeros(shape, means.dtype)
+
+
+def _block_rows(means: tf.Tensor, covariance_type: str) -> tf.Tensor:
+    """Return how many rows make ``BLOCK`` numbers: K·d a row if full, else d."""
+    k, d = tf.unstack(tf.shape(means))
+    return tf.maximum(64, BLOCK // (k * d if covariance_type == "full" else d))
 
 
 def em(
@@ -373,7 +379,7 @@ class GMMPseudoLabeler(MixturePseudoLabeler):
     def _log_joint(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
         mixture = Mixture(*(to_tensor(array, "cpu", "float64") for array in fitted[:3]))
         score = log_density(mixture, self.covariance_type)
-        size = BLOCK[self.covariance_type]
+        size = 4096
         blocks = (X[start : start + size] for start in range(0, len(X), size))
         tensors = (to_tensor(block, "cpu", "float64") for block in blocks)
         return np.concatenate([to_array(score(x)) for x in tensors])

@@ -32,9 +32,9 @@ __all__ = [
     "statistics",
 ]
 
-BLOCK = {"full": 512, "tied": 4096, "diag": 4096, "spherical": 4096}
-"""Rows of a block: few enough that what is computed of them stays in the processor's cache, which
-is K·d numbers a row for full covariances and about d for the others."""
+BLOCK = 2**18
+"""Numbers that a block of rows makes: few enough for the processor's cache, many enough that
+calls cost little."""
 
 
 class Mixture(NamedTuple):
@@ -215,7 +215,7 @@ def em_step(
     score = log_density(mixture, covariance_type)
     log_likelihood = torch.zeros((), dtype=X.dtype, device=X.device)
     total: Statistics | None = None
-    size = BLOCK[covariance_type]
+    size = _block_rows(mixture.means, covariance_type)
     for start in range(0, len(X), size):
         rows = slice(start, start + size)
         joint = score(X[rows])
@@ -230,6 +230,12 @@ def em_step(
     if squares is not None:
         total = total._replace(squares=squares)
     return log_likelihood / total.counts.sum(), m_step(total, covariance_type, floor)
+
+
+def _block_rows(means: Tensor, covariance_type: str) -> int:
+    """Return how many rows make ``BLOCK`` numbers: K·d a row if full, else d."""
+    k, d = means.shape
+    return max(64, BLOCK // (k * d if covariance_type == "full" else d))
 
 
 def em(
@@ -333,7 +339,7 @@ class GMMPseudoLabeler(MixturePseudoLabeler):
     def _log_joint(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
         mixture = Mixture(*(to_tensor(array, "cpu", "float64") for array in fitted[:3]))
         score = log_density(mixture, self.covariance_type)
-        size = BLOCK[self.covariance_type]
+        size = 4096
         blocks = (X[start : start + size] for start in range(0, len(X), size))
         tensors = (to_tensor(block, "cpu", "float64") for block in blocks)
         return np.concatenate([to_array(score(x)) for x in tensors])
