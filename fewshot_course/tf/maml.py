@@ -220,11 +220,10 @@ class MetaLearner(MetaEstimator):
         """Compile ``function`` once and call it on all tasks, or on one task after the other."""
         if name not in self._compiled:
             self._compiled[name] = tf.function(function, reduce_retracing=False)
-        size = 1 if _is_convolutional(self.network_) else len(tensors[0])
-        return [
-            self._compiled[name](*(t[start : start + size] for t in tensors))
-            for start in range(0, len(tensors[0]), size)
-        ]
+        compiled = self._compiled[name]
+        if not _is_convolutional(self.network_):
+            return [compiled(*tensors)]
+        return [compiled(*(t[i : i + 1] for t in tensors)) for i in range(len(tensors[0]))]
 
     def _adapt(
         self, X: tf.Tensor, y: tf.Tensor, steps: int, lr: float, compiled: bool = False
@@ -371,15 +370,13 @@ class MAML(MetaLearner):
         self, theta: Parameters, episode: tuple[tf.Tensor, ...], streams: Streams
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         def run(*tasks: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            n_tasks = len(tasks[0])
             with tf.GradientTape() as tape:
-                loss = self._task_loss(meta_networks.expand(theta, len(tasks[0])), *tasks)
+                loss = self._task_loss(meta_networks.expand(theta, n_tasks), *tasks) / n_tasks
             return loss, tape.gradient(loss, list(theta.values()))
 
         parts = self._in_chunks("meta", run, episode)
-        n_tasks = len(episode[0])
-        loss = tf.add_n([loss for loss, _ in parts]) / n_tasks
-        columns = zip(*(gradients for _, gradients in parts), strict=True)
-        return loss, [tf.add_n(column) / n_tasks for column in columns]
+        return _mean(parts)
 
     def _task_loss(
         self, weights: Parameters, Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, yq: tf.Tensor
@@ -541,13 +538,11 @@ class Reptile(MetaLearner):
                     return losses[-1]
 
                 weights = adapt(loss, weights, self.inner_lr, 1, True)
-            moved = [tf.reduce_sum(p[None] - weights[name], 0) for name, p in theta.items()]
-            return tf.reduce_mean(tf.stack(losses)), moved
+            moved = [p - tf.reduce_mean(weights[name], 0) for name, p in theta.items()]
+            return tf.reduce_mean(tf.stack(losses)) / len(X), moved
 
         parts = self._in_chunks("meta", run, (X, y, indices))
-        columns = zip(*(moved for _, moved in parts), strict=True)
-        mean_loss = tf.add_n([loss for loss, _ in parts]) / len(X)
-        return mean_loss, [tf.add_n(column) / len(X) for column in columns]
+        return _mean(parts)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -563,6 +558,15 @@ def _slice(episodes: Episodes, start: int, end: int) -> Episodes:
         episodes.X_query[start:end],
         episodes.y_query[start:end],
     )
+
+
+def _mean(parts: list[tuple[tf.Tensor, list[tf.Tensor]]]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Mean loss and mean gradients of equally large chunks of tasks."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*(gradients for _, gradients in parts), strict=True)
+    loss = tf.add_n([loss for loss, _ in parts]) / len(parts)
+    return loss, [tf.add_n(column) / len(parts) for column in columns]
 
 
 def _is_convolutional(network: keras.Model) -> bool:

@@ -17,7 +17,7 @@ from fewshot_course._streams import Streams
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.tf import meta_networks, networks
 from fewshot_course.tf._training import to_array, to_tensor
-from fewshot_course.tf.maml import MetaLearner
+from fewshot_course.tf.maml import MetaLearner, _mean
 
 __all__ = ["ProtoNet", "prototypes", "squared_distances"]
 
@@ -132,14 +132,10 @@ class ProtoNet(MetaLearner):
             Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, yq: tf.Tensor
         ) -> tuple[tf.Tensor, list[tf.Tensor]]:
             with tf.GradientTape() as tape:
-                loss = self._loss(self._logits(theta, Xs, ys, Xq, self.n_outputs_), yq)
+                loss = self._loss(self._logits(theta, Xs, ys, Xq, self.n_outputs_), yq) / len(Xs)
             return loss, tape.gradient(loss, list(theta.values()))
 
-        parts = self._in_chunks("meta", run, episode)
-        n_tasks = len(episode[0])
-        columns = zip(*(gradients for _, gradients in parts), strict=True)
-        loss = tf.add_n([loss for loss, _ in parts]) / n_tasks
-        return loss, [tf.add_n(column) / n_tasks for column in columns]
+        return _mean(self._in_chunks("meta", run, episode))
 
     def _query_outputs(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
         theta, ways = self._trained(), int(episodes.y_support.max()) + 1
