@@ -205,3 +205,9 @@ def test_importing_loads_no_other_framework(module, absent):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
+
+
+def test_no_two_test_files_share_a_name():
+    """Pytest imports them by name: the second of a pair is not collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(set(names)) == len(names), sorted({n for n in names if names.count(n) > 1})
