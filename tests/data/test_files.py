@@ -41,7 +41,7 @@ def test_gz_is_unpacked_before_it_is_checked(server, empty_cache):
     [
         ("some/file.txt", b"another file", "SHA-256"),
         ("some/file.txt", CONTENT[:-1], "SHA-256"),
-        ("some/file.gz", gzip.compress(CONTENT)[:-6], "cannot be unpacked"),
+        ("some/file.gz", gzip.compress(CONTENT, mtime=0)[:-6], "cannot be unpacked"),
         ("some/file.gz", gzip.compress(b"another file", mtime=0), "SHA-256"),
         ("some/file.gz", b"<html>please log in</html>", "cannot be unpacked"),
         ("some/file.txt", None, "could not be downloaded"),
