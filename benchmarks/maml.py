@@ -23,7 +23,12 @@ for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREAD
 
 import numpy as np  # noqa: E402
 
-from fewshot_course.data import Episodes, EpisodeSampler, SinusoidSampler  # noqa: E402
+from fewshot_course.data import (  # noqa: E402
+    Episodes,
+    EpisodeSampler,
+    SinusoidSampler,
+    load_dataset,
+)
 
 Gradient = Callable[[], list[np.ndarray]]
 
@@ -31,8 +36,8 @@ Gradient = Callable[[], list[np.ndarray]]
 def episodes_of(problem: str) -> Episodes:
     if problem.startswith("sinusoid"):
         return SinusoidSampler(10, 10).sample(0, 25)
-    X = np.random.default_rng(0).uniform(size=(200, 28, 28)).astype(np.float32)
-    return EpisodeSampler(X, np.repeat(np.arange(20), 10), 5, 1, 1).sample(0, 16)
+    glyphs = load_dataset("glyphs", "test")
+    return EpisodeSampler(glyphs.X, glyphs.y, 5, 1, 1).sample(0, 16)
 
 
 PROBLEMS = {
@@ -149,24 +154,30 @@ def own_module(learner: Any, framework: str) -> Any:
     networks = importlib.import_module(f"fewshot_course.{framework}.networks")
     kind = type("Own", (networks.MLP,), {})
     other = copy.copy(learner)
-    other.network_ = kind(learner.input_shape_, learner.n_outputs_, learner.hidden)
+    arguments = (learner.input_shape_, learner.n_outputs_, learner.hidden)
+    other.network_ = networks.build(
+        lambda: kind(*arguments), *arguments[:2], np.random.default_rng(0), learner.dtype
+    )
     networks.from_numpy(other.network_, networks.to_numpy(learner.network_))
     other._compiled = {}
     return other
 
 
-def contenders(framework: str, problem: str) -> dict[str, Gradient]:
+def contenders(framework: str, problem: str, dtype: str = "float32") -> dict[str, Gradient]:
     import importlib
 
     package = importlib.import_module(f"fewshot_course.{framework}")
     episodes = episodes_of(problem)
-    learner = prepared(package.MAML(**PROBLEMS[problem]), episodes)
+    learner = prepared(package.MAML(dtype=dtype, **PROBLEMS[problem]), episodes)
     found = {"loop over tasks": torch_loop(learner, episodes)} if framework == "torch" else {}
     if framework == "tf":
         # The same loop in PyTorch is the yardstick; TensorFlow's own, uncompiled, is far slower.
-        other = importlib.import_module("fewshot_course.torch").MAML(**PROBLEMS[problem])
+        other = importlib.import_module("fewshot_course.torch").MAML(
+            dtype=dtype, **PROBLEMS[problem]
+        )
         found["loop over tasks"] = in_keras_layout(torch_loop(prepared(other, episodes), episodes))
-        found["loop in TensorFlow, eager"] = tf_loop(learner, episodes)
+        if problem.startswith("sinusoid"):
+            found["loop in TensorFlow, eager"] = tf_loop(learner, episodes)
     found["this package"] = ours(learner, episodes)
     if problem.startswith("sinusoid"):
         found["this package, own module"] = ours(own_module(learner, framework), episodes)
@@ -174,7 +185,7 @@ def contenders(framework: str, problem: str) -> dict[str, Gradient]:
         try:
             found["higher"] = torch_higher(learner, episodes)
         except ImportError:
-            print("higher is not installed here: left out")
+            print("(higher is not installed here: left out)")
     return found
 
 
@@ -184,12 +195,19 @@ def in_keras_layout(step: Gradient) -> Gradient:
     return lambda: [g.transpose(axes[g.ndim]) for g in step()]
 
 
-def measure(found: dict[str, Gradient], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of a step, all contenders interleaved."""
+def check(found: dict[str, Gradient]) -> None:
+    """Raise unless all contenders compute one gradient, to 1e-8 of its largest entry."""
     reference = [np.array(g) for g in found["loop over tasks"]()]
     for name, step in found.items():
-        for a, b in zip(step(), reference, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4, err_msg=name)
+        for ours, theirs in zip(step(), reference, strict=True):
+            atol = 1e-8 * np.abs(theirs).max() + 1e-12
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol, err_msg=name)
+
+
+def measure(found: dict[str, Gradient], rounds: int) -> dict[str, float]:
+    """Median CPU seconds of a step, all contenders interleaved."""
+    for step in found.values():
+        step()  # compiles
     seconds: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
         for name, step in found.items():
@@ -215,6 +233,7 @@ def main() -> None:
             if problem.startswith("conv4") and not options.conv:
                 continue
             rounds = max(3, options.rounds // 5) if problem.startswith("conv4") else options.rounds
+            check(contenders(framework, problem, "float64"))
             times = measure(contenders(framework, problem), rounds)
             for name, seconds in times.items():
                 ratio = times["loop over tasks"] / seconds
