@@ -48,7 +48,10 @@ def torch_em(X, R, covariance, steps):
 
     x, r = torch.as_tensor(X), torch.as_tensor(R)
     start = gmm.m_step(gmm.statistics(x, r, covariance), covariance)
-    run = lambda: gmm.em(x, start, covariance, max_iter=steps, tol=-np.inf)[1]  # noqa: E731
+
+    def run():
+        return gmm.em(x, start, covariance, max_iter=steps, tol=-np.inf)[1]
+
     return run, [part.numpy() for part in start]
 
 

@@ -21,9 +21,9 @@ from typing import Any
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ[name] = "1"
 
-import numpy as np  # noqa: E402
+import numpy as np  # noqa: E402  (reads the thread variables set above)
 
-from fewshot_course.data import (  # noqa: E402
+from fewshot_course.data import (  # noqa: E402  (so does this)
     Episodes,
     EpisodeSampler,
     SinusoidSampler,
@@ -133,7 +133,7 @@ def tf_loop(learner: Any, episodes: Episodes) -> Gradient:
             with tf.GradientTape() as tape:
                 weights = meta_networks.expand(theta, 1)
                 adapted = maml.adapt(
-                    lambda w: learner._loss(meta_networks.apply(learner.network_, w, Xs), ys),  # noqa: B023
+                    lambda w: learner._loss(meta_networks.apply(learner.network_, w, Xs), ys),  # noqa: B023  (called at once)
                     weights,
                     learner.inner_lr,
                     learner.inner_steps,

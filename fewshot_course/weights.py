@@ -132,7 +132,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
         raise FileNotFoundError(f"there is no file {target}.")
     try:
         with safe_open(str(target), framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no dict)
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{target} is damaged or no safetensors file: {error}") from None

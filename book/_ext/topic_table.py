@@ -28,7 +28,7 @@ def read_topics(root: Path) -> list[dict[str, str]]:
 class TopicTable(SphinxDirective):
     """A table of all topics; with ``:there:`` or ``:planned:`` only of those."""
 
-    option_spec = {"there": directives.flag, "planned": directives.flag}  # noqa: RUF012
+    option_spec = {"there": directives.flag, "planned": directives.flag}  # noqa: RUF012  (docutils wants it so)
 
     def run(self) -> list[nodes.Node]:
         self.env.note_dependency(str(Path(self.env.srcdir) / TOPICS))

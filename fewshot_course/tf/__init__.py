@@ -2,6 +2,7 @@
 
 from fewshot_course.tf import _start
 
+# TensorFlow must be started quietly before any module below imports it: hence the E402.
 _start.start()
 
 from fewshot_course.tf.alignment import CORALAdapter, DANNAdapter  # noqa: E402

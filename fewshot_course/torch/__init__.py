@@ -1,7 +1,7 @@
 """The methods of the course in PyTorch; the twin of :mod:`fewshot_course.tf`."""
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch  # noqa: F401  (only to see whether it is there)
 except ModuleNotFoundError as error:
     raise ImportError(
         f"fewshot_course.torch needs PyTorch ({error}); "
