@@ -39,8 +39,13 @@ class Codes:
     """
 
     def __init__(self, mean: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> None:
-        self.mean, self.log_var = mean, log_var
+        self.mean, self.log_var, self.noise = mean, log_var, noise
         self.z = mean + tf.exp(0.5 * log_var) * noise
+
+    def split(self, n: tf.Tensor) -> tuple[Codes, Codes]:
+        """Return the codes of the first ``n`` examples, and those of the others."""
+        parts = (self.mean, self.log_var, self.noise)
+        return Codes(*(part[:n] for part in parts)), Codes(*(part[n:] for part in parts))
 
 
 class StochasticClassifier(keras.Model):
@@ -223,7 +228,16 @@ class Adapter(CourseClassifier):
         def update(drawn: dict[str, tuple[tf.Tensor, tf.Tensor]], ramp: tf.Tensor) -> Any:
             (i, noise_s), (j, noise_t) = drawn["source"], drawn["target"]
             with tf.GradientTape() as tape:
-                codes_s = network.encode(tf.gather(xs, i), noise_s, training=True)
+                x_s = tf.gather(xs, i)
+                if self._aligns():
+                    # One pass: batch norm sees both domains as the one population of its averages.
+                    x, noise = (
+                        tf.concat([x_s, tf.gather(xt, j)], 0),
+                        tf.concat([noise_s, noise_t], 0),
+                    )
+                    codes_s, codes_t = network.encode(x, noise, training=True).split(tf.shape(i)[0])
+                else:  # then not even the running averages of batch norm see the target
+                    codes_s = network.encode(x_s, noise_s, training=True)
                 loss = _cross_entropy(network.classifier(codes_s.z), tf.gather(ys, i))
                 if "labelled" in drawn:
                     k, noise_l = drawn["labelled"]
@@ -231,9 +245,7 @@ class Adapter(CourseClassifier):
                     logits = network.classifier(codes_l.z)
                     loss += float(self.target_weight) * _cross_entropy(logits, tf.gather(yl, k))
                 alignment = tf.zeros_like(loss)
-                # Without alignment not even the running averages of batch norm see the target.
                 if self._aligns():
-                    codes_t = network.encode(tf.gather(xt, j), noise_t, training=True)
                     alignment = self._alignment(codes_s, codes_t, ramp)
                 loss += alignment
             optimizer.apply(tape.gradient(loss, parameters))

@@ -40,8 +40,13 @@ class Codes:
     """
 
     def __init__(self, mean: Tensor, log_var: Tensor, noise: Tensor) -> None:
-        self.mean, self.log_var = mean, log_var
+        self.mean, self.log_var, self.noise = mean, log_var, noise
         self.z = mean + torch.exp(0.5 * log_var) * noise
+
+    def split(self, n: int) -> tuple[Codes, Codes]:
+        """Return the codes of the first ``n`` examples, and those of the others."""
+        parts = (self.mean, self.log_var, self.noise)
+        return Codes(*(part[:n] for part in parts)), Codes(*(part[n:] for part in parts))
 
 
 class StochasticClassifier(nn.Module):
@@ -221,7 +226,12 @@ class Adapter(CourseClassifier):
         def step(number: int) -> Mapping[str, Tensor]:
             i, noise_s = draw("source", xs)
             j, noise_t = draw("target", xt)
-            codes_s = network.encode(xs[i], noise_s)
+            if self._aligns():
+                # One pass: batch norm sees both domains as the one population of its averages.
+                noise = torch.cat([noise_s, noise_t])
+                codes_s, codes_t = network.encode(torch.cat([xs[i], xt[j]]), noise).split(len(i))
+            else:  # then not even the running averages of batch norm see the target
+                codes_s = network.encode(xs[i], noise_s)
             loss = F.cross_entropy(network.classifier(codes_s.z), ys[i])
             if "labelled" in batches:
                 k, noise_l = draw("labelled", xl)
@@ -229,9 +239,8 @@ class Adapter(CourseClassifier):
                 loss = loss + float(self.target_weight) * F.cross_entropy(logits, yl[k])
             ramp = optim.ramp(number, self.steps, self.warmup)
             alignment = torch.zeros_like(loss)
-            # Without alignment not even the running averages of batch norm see the target.
             if self._aligns():
-                alignment = self._alignment(codes_s, network.encode(xt[j], noise_t), ramp)
+                alignment = self._alignment(codes_s, codes_t, ramp)
             loss = loss + alignment
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,8 +1,5 @@
 """Networks: shapes, batch norm against torch's own, factories, and the canonical layout."""
 
-import contextlib
-import importlib
-
 import numpy as np
 import pytest
 
@@ -101,40 +98,6 @@ def test_batch_norm_equals_torchs(framework, spatial):
     for name in ("running_mean", "running_var"):
         np.testing.assert_allclose(weights[name], getattr(oracle, name).numpy(), rtol=1e-12)
     np.testing.assert_allclose(ours_of(X[0], False), oracle_of(X[0], False), rtol=1e-9)
-
-
-def test_batch_norm_is_the_same_inside_and_outside_torch_func():
-    """PyTorch takes its own kernel outside; the formula, its gradient and averages stay."""
-    torch = pytest.importorskip("torch", reason="about PyTorch's two ways")
-    norm = importlib.import_module("fewshot_course.torch.networks").BatchNorm(4).double()
-    with torch.no_grad():
-        norm.weight.uniform_(0.5, 2.0)
-        norm.bias.normal_()
-    x = torch.randn(6, 4, 3, 2, dtype=torch.double, requires_grad=True)
-    weights = torch.randn_like(x)
-
-    def loss(x):
-        return (norm(x).square() * weights).sum()
-
-    for training in (True, False):
-        norm.train(training)
-        (outside,) = torch.autograd.grad(loss(x), x)
-        torch.testing.assert_close(torch.func.grad(loss)(x), outside, rtol=1e-10, atol=1e-12)
-    assert torch.autograd.gradgradcheck(norm.train(), x)
-
-
-def test_batch_norm_trains_on_one_value_a_channel(framework):
-    """A single labelled example of one pixel: the output is the bias, nothing raises."""
-    with contextlib.ExitStack() as stack:
-        if framework.name != "torch":
-            stack.enter_context(framework.module("networks").layer_dtype("float64"))
-        norm = framework.module("networks").BatchNorm(3)
-        norm = norm.double() if framework.name == "torch" else norm
-        out = run(framework, norm, np.full((1, 3), 7.0), True)
-    np.testing.assert_allclose(out, 0.0, atol=1e-12)
-    averages = framework.module("networks").to_numpy(norm)
-    np.testing.assert_allclose(averages["running_mean"], 0.7)
-    np.testing.assert_allclose(averages["running_var"], 0.9)
 
 
 def test_layer_norm_equals_torchs(framework):
