@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from fewshot_course.experiments.results import Result
 from fewshot_course.experiments.summary import Row, is_percent, summarise
 
-__all__ = ["Table", "comparison_table", "load", "matches"]
+__all__ = ["Table", "comparison_table", "load", "matches", "wide_table"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,49 @@ def comparison_table(
     unit = "difference to " + _first_name(results, baseline, names)
     header = ("method", "framework", *settings, row.metric, unit, "s", "MB")
     return Table(caption, header, tuple(rows))
+
+
+def wide_table(
+    results: Iterable[Result],
+    caption: str,
+    across: str,
+    *,
+    baseline: str | None = None,
+    names: Mapping[str, str] | Callable[[Row], str] | None = None,
+) -> Table:
+    """Compare methods over the values of one setting, which get a column each.
+
+    The baseline's cells hold its score, the others' the paired difference to it.
+
+    Args:
+        results: the stored runs to show, in the order of the rows.
+        caption: what the table shows.
+        across: the setting whose values are the columns.
+        baseline: the method that the others are compared with; ``None``: the first.
+        names: how methods are called in the table.
+
+    Raises:
+        ValueError: if there are no results, or two runs would share a cell.
+    """
+    results = list(results)
+    if not results:
+        raise ValueError(f"no stored runs for the table {caption!r}.")
+    first = baseline or results[0].method
+    values = sorted({r.config[across] for r in results})
+    lines: dict[tuple[str, str], dict[Any, str]] = {}
+    for value in values:
+        chosen = [r for r in results if r.config[across] == value]
+        for row in summarise(chosen, baseline=first):
+            cells = lines.setdefault((_name(row, names), row.framework), {})
+            if value in cells:
+                raise ValueError(f"{row.method} has several runs where {across} is {value}.")
+            shown = row.score if row.method == first else row.difference
+            cells[value] = shown.format(percent=is_percent(row.metric)) if shown else ""
+    header = ("method", "framework", *(f"{across} = {value}" for value in values))
+    rows = tuple(
+        (*key, *(cells.get(value, "") for value in values)) for key, cells in lines.items()
+    )
+    return Table(caption, header, rows)
 
 
 def load(path: str | Path, **chosen: object) -> list[Result]:
