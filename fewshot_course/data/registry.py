@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fewshot_course._checks import check_choice
-from fewshot_course.data import digits, glyphs, idx, omniglot, text_files
+from fewshot_course.data import digits, glyphs, idx, omniglot, text_files, texts
 from fewshot_course.data._files import DataFile, locate
 from fewshot_course.data._types import Dataset, DatasetInfo, Loaded
 
@@ -15,11 +15,34 @@ __all__ = ["DATASETS", "Dataset", "DatasetInfo", "load_dataset", "where"]
 
 @dataclass(frozen=True)
 class _Entry:
-    """A data set's facts, the files that it needs, and the function that reads them."""
+    """A data set's facts, the function that reads it, and the files that it needs.
+
+    ``origin`` tells where a data set without such files comes from.
+    """
 
     info: DatasetInfo
     load: Callable[[str], Loaded]
     files: tuple[DataFile, ...] = ()
+    origin: str = "generated"
+
+
+def _reviews(name: str, title: str, n: int, load: Callable[[str], Loaded], note: str) -> _Entry:
+    """Return the entry of the reviews of one domain or of both."""
+    info = DatasetInfo(
+        name=name,
+        title=title,
+        kind="text",
+        n=n,
+        shape=(),
+        n_classes=2,
+        licence="made by the course (MIT)",
+        source="written for the course by a language model, and checked",
+        address="fewshot_course/data/texts/reviews.csv",
+        needs_download=False,
+        note=note,
+        splits=texts.SPLITS,
+    )
+    return _Entry(info, load, origin="package fewshot_course")
 
 
 _ENTRIES = (
@@ -154,6 +177,50 @@ _ENTRIES = (
     ),
     _Entry(
         DatasetInfo(
+            name="tickets",
+            title="Tickets, messages to a support desk",
+            kind="text",
+            n=810,
+            shape=(),
+            n_classes=15,
+            licence="made by the course (MIT)",
+            source="written for the course by a language model, and checked",
+            address="fewshot_course/data/texts/tickets.csv",
+            needs_download=False,
+            note="Short English messages to an invented online shop, each with one of 15 intents, "
+            "several of them close to each other. No person wrote them and no customer or order is "
+            "real. In each intent 16 messages for training, 8 for validation, 30 for the test.",
+            splits=texts.SPLITS,
+        ),
+        texts.load_tickets,
+        origin="package fewshot_course",
+    ),
+    _reviews(
+        "reviews_kitchen",
+        "Reviews of kitchen things",
+        420,
+        texts.load_reviews_kitchen,
+        "Short English opinions, negative or positive, about things for the kitchen. No person "
+        "wrote them and no product is real. In each class 64 for training, 36 for validation, 110 "
+        "for the test.",
+    ),
+    _reviews(
+        "reviews_films",
+        "Reviews of films",
+        420,
+        texts.load_reviews_films,
+        "Short English opinions, negative or positive, about films. No person wrote them and no "
+        "film is real. In each class 64 for training, 36 for validation, 110 for the test.",
+    ),
+    _reviews(
+        "reviews",
+        "Reviews of kitchen things and of films",
+        840,
+        texts.load_reviews,
+        "The two data sets above in one, in each split the kitchen first.",
+    ),
+    _Entry(
+        DatasetInfo(
             name="sst2",
             title="Stanford Sentiment Treebank, two classes",
             kind="text",
@@ -235,7 +302,7 @@ def where(name: str) -> str | None:
     """
     entry = _REGISTRY[check_choice("name", name, DATASETS)]
     if not entry.files:
-        return "generated"
+        return entry.origin
     found = [locate(file) for file in entry.files]
     places = [place[0] for place in found if place is not None]
     return places[0] if len(places) == len(found) else None

@@ -66,7 +66,7 @@ def test_cards_are_complete(name):
     assert info.name == name
     for field in ("title", "licence", "source", "note"):
         assert getattr(info, field).strip(), field
-    assert info.address.startswith(("http://", "https://"))
+    assert info.address.startswith(("http://", "https://", "fewshot_course/"))
     for file in _REGISTRY[name].files:
         assert len(file.sha256) == 64
 
@@ -101,7 +101,7 @@ def test_no_code_of_mlxtend_or_a_framework_is_imported():
 def test_a_caller_may_change_what_was_loaded(name):
     first = load_dataset(name)
     kept = first.X[:50].copy()
-    first.X[:] = 0
+    first.X[:] = first.X[::-1]
     first.y[:] = 0
     assert np.array_equal(load_dataset(name).X[:50], kept)
     assert load_dataset(name).y.any()
