@@ -1,0 +1,97 @@
+"""Features of texts on disk, found again by their content: one SQLite file in the user's cache.
+
+A key is the SHA-256 of the text and of everything that decides its features, so a changed model
+or setting never meets old numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import warnings
+import zlib
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot_course.data._files import cache_folder
+
+AT_ONCE = 500  # names in one query
+_TABLE = "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
+
+
+class FeatureCache:
+    """Features by content hash.  Without a usable file it holds nothing, and says so once.
+
+    Args:
+        settings: whatever decides the features beside the text, JSON-able.
+        dtype: of the features.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], dtype: str) -> None:
+        self._mark = json.dumps(dict(settings), sort_keys=True).encode()
+        self._dtype = np.dtype(dtype)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return cache_folder() / "features.sqlite"
+
+    def _key(self, text: str) -> bytes:
+        # surrogatepass: a lone surrogate is no valid UTF-8, but Python's str may hold one.
+        content = text.encode("utf-8", "surrogatepass")
+        return hashlib.sha256(self._mark + b"\0" + content).digest()
+
+    def get(self, texts: list[str]) -> dict[int, np.ndarray]:
+        """Return position → features ``(d,)`` of the texts that are known."""
+        keys = [self._key(text) for text in texts]
+        found: dict[bytes, bytes] = {}
+        if not self.path.is_file():
+            return {}
+        try:
+            with closing(self._open()) as file:
+                for start in range(0, len(keys), AT_ONCE):
+                    some = keys[start : start + AT_ONCE]
+                    marks = ",".join("?" * len(some))
+                    query = f"SELECT key, value FROM features WHERE key IN ({marks})"
+                    found.update(file.execute(query, some))
+        except sqlite3.Error as error:
+            self._give_up(error)
+        known = {index: self._unpack(found.get(key)) for index, key in enumerate(keys)}
+        return {index: features for index, features in known.items() if features is not None}
+
+    def put(self, texts: list[str], features: np.ndarray) -> None:
+        """Keep the features ``(n, d)`` of texts."""
+        rows = [(self._key(t), self._pack(f)) for t, f in zip(texts, features, strict=True)]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._open()) as file, file:
+                file.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+
+    def _open(self) -> sqlite3.Connection:
+        file = sqlite3.connect(self.path, timeout=30)
+        file.execute(_TABLE)
+        return file
+
+    def _pack(self, features: np.ndarray) -> bytes:
+        raw = np.ascontiguousarray(features, dtype=self._dtype).tobytes()
+        return zlib.crc32(raw).to_bytes(4, "little") + raw
+
+    def _unpack(self, value: bytes | None) -> np.ndarray | None:
+        if value is None or zlib.crc32(value[4:]).to_bytes(4, "little") != value[:4]:
+            return None  # unknown, or damaged: it is computed anew
+        return np.frombuffer(value[4:], dtype=self._dtype)
+
+    def _give_up(self, error: Exception) -> None:
+        warnings.warn(
+            f"The cache of features {self.path} cannot be used ({error}): texts are encoded anew "
+            f"each time. Delete the file if it is damaged.",
+            UserWarning,
+            stacklevel=5,
+        )

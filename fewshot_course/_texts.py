@@ -1,0 +1,202 @@
+"""Texts into token numbers: one tokenizer and one order of batches for both frameworks."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot_course._checks import check_number
+
+WINDOW = 8
+"""Batches among which texts of like length are brought together."""
+
+
+def check_texts(name: str, texts: Any) -> list[str]:
+    """Return ``texts`` as a list of str.
+
+    Raises:
+        TypeError: for a single string, or anything in it that is no string.
+        ValueError: for no texts, or an empty one.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise TypeError(f"{name} must be a list of str, got {type(texts).__name__}.")
+    listed = list(texts)
+    for index, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{name}[{index}] must be a str, got {text!r:.60} of type {type(text).__name__}."
+            )
+        if not text.strip():
+            raise ValueError(f"{name}[{index}] is an empty text; leave it out.")
+    if not listed:
+        raise ValueError(f"{name} has no texts.")
+    return [str(text) for text in listed]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as token numbers.
+
+    Attributes:
+        ids: one int64 array ``(length,)`` a text, [CLS] and [SEP] included.
+        lengths: number of tokens of each text, ``(n,)`` int64.
+        pad_id: the number that fills up.
+    """
+
+    ids: tuple[np.ndarray, ...]
+    lengths: np.ndarray
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pad(self, index: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return texts padded on the right to the longest of them.
+
+        Args:
+            index: which texts, ``(b,)``.
+
+        Returns:
+            Token numbers ``(b, L)`` int64, and the mask ``(b, L)`` int64: 1 for a token, 0 for
+            padding.
+        """
+        width = int(self.lengths[index].max())
+        ids = np.full((len(index), width), self.pad_id, dtype=np.int64)
+        for row, text in enumerate(index):
+            ids[row, : self.lengths[text]] = self.ids[text]
+        mask = (np.arange(width) < self.lengths[index][:, None]).astype(np.int64)
+        return ids, mask
+
+
+def tokenise(
+    texts: list[str], folder: Path, *, max_length: int, pad_id: int = 0, stacklevel: int = 3
+) -> Tokens:
+    """Split texts into the tokens of a model.
+
+    Args:
+        texts: checked texts.
+        folder: the model's folder, with ``tokenizer.json`` or ``vocab.txt``.
+        max_length: tokens a text may have, the two at its ends included; a longer one is cut
+            and a warning says so.
+        pad_id: the number that fills up.
+        stacklevel: of the warning.
+
+    Raises:
+        ImportError: if ``tokenizers`` is not installed.
+        ValueError: if the tokenizer's file is damaged.
+    """
+    tokenizer = _tokenizer(folder)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    found = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    too_long = sum(len(ids) > max_length for ids in found)
+    if too_long:
+        longest = max(map(len, found))
+        warnings.warn(
+            f"{too_long} of {len(texts)} texts are longer than {max_length} tokens (the longest "
+            f"has {longest}) and were cut; max_length sets the limit.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+        tokenizer.enable_truncation(max_length)
+        found = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    arrays = tuple(np.asarray(ids, dtype=np.int64) for ids in found)
+    return Tokens(arrays, np.array([len(ids) for ids in found], dtype=np.int64), pad_id)
+
+
+def _tokenizer(folder: Path) -> Any:
+    # One thread: its own would only warn when a process is forked afterwards.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from tokenizers import Tokenizer
+        from tokenizers.implementations import BertWordPieceTokenizer
+    except ImportError as error:
+        raise ImportError(
+            f"texts need tokenizers ({error}); install it with: pip install 'fewshot-course[text]'"
+        ) from error
+    path = folder / "tokenizer.json"
+    try:
+        if path.is_file():
+            return Tokenizer.from_file(str(path))
+        path = folder / "vocab.txt"
+        settings = folder / "tokenizer_config.json"
+        facts = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+        return BertWordPieceTokenizer(str(path), lowercase=facts.get("do_lower_case", True))
+    except Exception as error:  # the Rust library raises the bare Exception
+        raise ValueError(f"{path} is damaged or no tokenizer's file: {error}") from None
+
+
+def check_max_length(max_length: Any, positions: int) -> int:
+    """Return ``max_length`` if the model has that many positions."""
+    return int(check_number("max_length", max_length, low=3, high=positions, integer=True))
+
+
+def batches_by_length(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut all texts into batches of like length, so that little is padding.
+
+    Args:
+        lengths: ``(n,)``.
+        batch_size: texts a batch, at most.
+
+    Returns:
+        Index arrays that together hold every text once, shortest texts first.
+    """
+    order = np.argsort(lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+class LengthBatches:
+    """Endless training batches: random, but texts of like length come together.
+
+    Each epoch shuffles the texts, sorts them by length within windows of :data:`WINDOW` batches,
+    cuts them, and shuffles the batches.  Sizes differ by one at most, and no text is left out.
+
+    Args:
+        lengths: tokens of each text, ``(n,)``.
+        batch_size: texts a batch, at most.
+        rng: decides the order; one number is taken from it, now.
+
+    Attributes:
+        batches_per_epoch: ⌈n / batch_size⌉.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> None:
+        check_number("batch_size", batch_size, low=1, integer=True)
+        self.lengths, self.batch_size = lengths, batch_size
+        self.batches_per_epoch = -(-len(lengths) // batch_size)
+        self._seed = int(rng.integers(2**63))
+        self._start_epoch(0)
+
+    def _start_epoch(self, epoch: int) -> None:
+        rng = np.random.default_rng([self._seed, epoch])
+        order = rng.permutation(len(self.lengths))
+        width = WINDOW * self.batch_size
+        windows = [order[start : start + width] for start in range(0, len(order), width)]
+        by_length = [window[np.argsort(self.lengths[window], kind="stable")] for window in windows]
+        batches = np.array_split(np.concatenate(by_length), self.batches_per_epoch)
+        self._epoch, self._position = epoch, 0
+        self._batches = [batches[index] for index in rng.permutation(self.batches_per_epoch)]
+
+    def next(self) -> np.ndarray:
+        """Return the indices of the next batch."""
+        if self._position == len(self._batches):
+            self._start_epoch(self._epoch + 1)
+        self._position += 1
+        return self._batches[self._position - 1]
+
+    def state(self) -> dict[str, int]:
+        """Return where the batches stand, ready for JSON."""
+        return {"seed": self._seed, "epoch": self._epoch, "position": self._position}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go on from a :meth:`state`."""
+        self._seed = state["seed"]
+        self._start_epoch(state["epoch"])
+        self._position = state["position"]

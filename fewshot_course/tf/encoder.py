@@ -1,0 +1,272 @@
+"""A BERT that turns texts into features, in TensorFlow: Keras layers with the same weights."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fewshot_course._bert import BertConfig, BertFiles, find_bert, read_weights
+from fewshot_course._checks import check_choice
+from fewshot_course._features import Pooler, frozen_features
+from fewshot_course.tf import networks
+from fewshot_course.tf._training import resolve_device, to_array, to_tensor
+from fewshot_course.tf.networks import LayerNorm
+
+__all__ = ["Encoder", "dropout_masks", "encode", "load_encoder", "mean_pool"]
+
+
+class Encoder(keras.Model):
+    """BERT without a head: token numbers in, a vector for each token out (Devlin et al. 2019).
+
+    transformers 5 has no TensorFlow models, so the layers stand here.  Dropout takes masks from
+    outside, so that both frameworks drop the same.
+
+    Args:
+        config: the architecture.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        shapes = config.shapes()
+        # One flat list in the canonical order; a layer's name is the canonical one.
+        self.parts = []
+        for name, shape in shapes.items():
+            layer, _, kind = name.rpartition(".")
+            if kind == "bias":
+                continue
+            if len(shape) == 1:
+                self.parts.append(LayerNorm(shape[0], eps=config.layer_norm_eps, name=layer))
+            elif layer.endswith("_embeddings"):
+                self.parts.append(_Table(shape, name=layer))
+            else:
+                self.parts.append(_linear(shape[1], shape[0], name=layer))
+        self._part = {part.name: part for part in self.parts}
+        self.built = True
+
+    def call(
+        self, ids: tf.Tensor, mask: tf.Tensor, dropout: Sequence[tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        """Map token numbers ``(n, L)`` and their mask to the token sequence ``(n, L, d)``.
+
+        Args:
+            ids: int64.
+            mask: 1 for a token, 0 for padding.
+            dropout: factors from :func:`dropout_masks`; ``None`` drops nothing.
+        """
+        drop = _dropper(dropout)
+        n, length = tf.shape(ids)[0], tf.shape(ids)[1]
+        words, positions, types, norm = (part for part in self.parts[:4])
+        x = words(ids) + types.weight[0] + positions.weight[:length]
+        x = drop(norm(x))
+        hidden = (1 - tf.cast(mask, x.dtype))[:, None, None, :] * x.dtype.min
+        # Tokens of all texts in one axis: each linear layer is a single matrix product.
+        x = tf.reshape(x, (n * length, self.config.hidden_size))
+        shape = (n, length, self.config.hidden_size)
+        for index in range(self.config.num_hidden_layers):
+            x = self._layer(f"encoder.layer.{index}", x, hidden, shape, drop)
+        return tf.reshape(x, shape)
+
+    def _layer(
+        self, name: str, x: tf.Tensor, hidden: tf.Tensor, shape: tuple[Any, ...], drop: _Drop
+    ) -> tf.Tensor:
+        """One transformer layer on the tokens ``(n·L, d)``."""
+
+        def dropped(y: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(drop(tf.reshape(y, shape)), tf.shape(y))
+
+        part = self._part
+        attended = self._attention(f"{name}.attention.self", x, hidden, shape, drop)
+        attended = dropped(part[f"{name}.attention.output.dense"](attended))
+        x = part[f"{name}.attention.output.LayerNorm"](attended + x)
+        inner = gelu(part[f"{name}.intermediate.dense"](x))
+        return part[f"{name}.output.LayerNorm"](dropped(part[f"{name}.output.dense"](inner)) + x)
+
+    def _attention(
+        self, name: str, x: tf.Tensor, hidden: tf.Tensor, shape: tuple[Any, ...], drop: _Drop
+    ) -> tf.Tensor:
+        """Self-attention, several heads at once; returns ``(n·L, d)``."""
+        heads = self.config.num_attention_heads
+        width = self.config.hidden_size // heads
+
+        def split(kind: str) -> tf.Tensor:
+            y = tf.reshape(self._part[f"{name}.{kind}"](x), (*shape[:2], heads, width))
+            return tf.transpose(y, (0, 2, 1, 3))
+
+        query, key, value = split("query"), split("key"), split("value")
+        scores = tf.matmul(query, key, transpose_b=True) * tf.constant(width**-0.5, x.dtype)
+        weights = drop(tf.nn.softmax(scores + hidden))
+        mixed = tf.transpose(tf.matmul(weights, value), (0, 2, 1, 3))
+        return tf.reshape(mixed, tf.shape(x))
+
+
+def mean_pool(sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Return the mean of a text's token vectors, padding left out: ``(n, L, d)`` → ``(n, d)``."""
+    weight = tf.cast(mask, sequence.dtype)[..., None]
+    return tf.reduce_sum(sequence * weight, 1) / tf.reduce_sum(weight, 1)
+
+
+def dropout_masks(
+    config: BertConfig, shape: tuple[int, int], p: float, rng: np.random.Generator, device: str,
+    dtype: str = "float32",
+) -> list[tf.Tensor]:  # fmt: skip
+    """Draw what :class:`Encoder` multiplies by: 0 with probability p, else 1/(1 - p).
+
+    On the CPU NumPy draws, so that both frameworks get the same; else the device does.
+
+    Args:
+        config: the architecture.
+        shape: ``(n, L)`` of the batch.
+        p: in [0, 1).
+        rng: the ``dropout`` stream.
+        device: "cpu", "cuda", ...
+        dtype: of the factors.
+
+    Returns:
+        Factors of the embeddings, and of each layer's attention weights, attention output and
+        output.
+    """
+    n, length = shape
+    wide = (n, length, config.hidden_size)
+    weights = (n, config.num_attention_heads, length, length)
+    return [
+        keep_mask(one, p, rng, device, dtype)
+        for one in [wide, *(weights, wide, wide) * config.num_hidden_layers]
+    ]
+
+
+def keep_mask(
+    shape: tuple[int, ...], p: float, rng: np.random.Generator, device: str, dtype: str
+) -> tf.Tensor:
+    """Draw one array of dropout factors."""
+    with tf.device(device):
+        if device == "cpu":
+            kept = tf.constant(rng.random(shape, dtype=np.float32) >= p)
+        else:
+            kept = tf.random.stateless_uniform(shape, seed=rng.integers(2**31, size=2)) >= p
+        return tf.cast(kept, dtype) / tf.constant(1.0 - p, dtype)
+
+
+def load_encoder(model: str | os.PathLike[str] = "minilm", dtype: str = "float32") -> Encoder:
+    """Load a pretrained BERT.
+
+    Args:
+        model: "minilm", or a folder in Hugging Face's format (``config.json``,
+            ``model.safetensors``, and ``tokenizer.json`` or ``vocab.txt``).
+        dtype: "float32" or "float64".
+
+    Returns:
+        The encoder.
+
+    Raises:
+        FileNotFoundError: if the folder or a file in it is missing.
+        ValueError: if a file is damaged, or the model is no BERT.
+        fewshot_course.data.DataError: if ``minilm`` cannot be had.
+    """
+    check_choice("dtype", dtype, ["float32", "float64"])
+    return _load(find_bert(model), dtype)
+
+
+def encode(
+    texts: Any,
+    model: str | os.PathLike[str] = "minilm",
+    *,
+    normalize: bool = False,
+    max_length: int = 256,
+    batch_size: int = 32,
+    dtype: str = "float32",
+    cache: bool = True,
+    device: str = "auto",
+) -> np.ndarray:
+    """Return frozen features of texts: the mean over the tokens of a pretrained BERT's output.
+
+    Features are kept on disk by content (text, model, settings), so a text is encoded once.
+
+    Args:
+        texts: list of str.
+        model: "minilm", or a folder in Hugging Face's format.
+        normalize: whether to give each vector the length 1, as the model card of minilm does.
+        max_length: tokens a text may have; a longer one is cut, which a warning announces.
+        batch_size: texts at once.
+        dtype: "float32" or "float64".
+        cache: whether to read and write features on disk.
+        device: "auto", "cpu", "cuda", ...
+
+    Returns:
+        ``(n, d)`` of ``dtype``, in the order of ``texts``.
+
+    Raises:
+        TypeError: if ``texts`` is no list of str.
+        ValueError: for an empty text, or a setting out of range.
+    """
+    place = resolve_device(device)
+    return frozen_features(
+        texts, model, lambda files: _pooler(files, dtype, place),
+        framework="tensorflow", normalize=normalize, max_length=max_length, batch_size=batch_size,
+        dtype=dtype, cache=cache,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=2)
+def _pooler(files: BertFiles, dtype: str, device: str) -> Pooler:
+    """Load a frozen encoder; the last two are kept, so that a cross-validation loads one once."""
+    with tf.device(device):
+        encoder = _load(files, dtype)
+    ints = tf.TensorSpec((None, None), tf.int64)
+
+    @tf.function(input_signature=[ints, ints])
+    def run(ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        return mean_pool(encoder(ids, mask), mask)
+
+    def pooled(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return to_array(run(to_tensor(ids, device), to_tensor(mask, device)))
+
+    return pooled
+
+
+def _load(files: BertFiles, dtype: str) -> Encoder:
+    with networks.layer_dtype(dtype):
+        encoder = Encoder(files.config)
+    networks.from_numpy(encoder, read_weights(files, dtype))
+    return encoder
+
+
+_Drop = Callable[[tf.Tensor], tf.Tensor]
+
+
+def _dropper(factors: Sequence[tf.Tensor] | None) -> _Drop:
+    """Return a function that multiplies by the next factor at each call."""
+    if factors is None:
+        return lambda x: x
+    coming = iter(factors)
+    return lambda x: x * next(coming)
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Return x·Φ(x), exactly; Keras' and TensorFlow's own round √2 to float32 on the way."""
+    half, root = tf.constant(0.5, x.dtype), tf.constant(2**-0.5, x.dtype)
+    return half * x * (1 + tf.math.erf(x * root))
+
+
+class _Table(keras.layers.Layer):
+    """A table of vectors, one for each token, position or type."""
+
+    def __init__(self, shape: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.weight = self.add_weight(shape=shape, initializer="zeros", name="weight")
+        self.built = True
+
+    def call(self, index: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.weight, index)
+
+
+def _linear(n_in: int, n_out: int, name: str) -> keras.layers.Dense:
+    layer = keras.layers.Dense(n_out, kernel_initializer="zeros", name=name)
+    layer.build((None, n_in))
+    return layer
