@@ -1,0 +1,100 @@
+"""What a MAML meta-step costs as tasks, inner steps and ways grow: CPU time and peak memory.
+
+    python benchmarks/maml_costs.py [--out benchmarks/maml_costs.json] [--rounds 5]
+
+Glyphs of 14 x 14 pixels, conv4 with 16 channels, one thread.  One setting moves at a time, the
+others stay at 4 tasks, 3 steps and 5 ways.  Each point is measured in a process of its own, so
+that its peak memory is its own; what importing the framework takes is subtracted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+AXES = {"tasks": (1, 2, 4, 8, 16), "steps": (1, 2, 3, 5, 8), "ways": (2, 5, 10, 20)}
+DEFAULT = {"tasks": 4, "steps": 3, "ways": 5}
+
+
+def reset_peak() -> float:
+    """Forget the peak so far (Linux); return what the process uses now, in MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_mb()
+
+
+def peak_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3
+
+
+def measure(framework: str, rounds: int, tasks: int, steps: int, ways: int) -> dict[str, float]:
+    """Median CPU milliseconds of a meta-step, and the memory above that of the imports."""
+    import importlib
+
+    import numpy as np
+    from maml import ours
+
+    from fewshot_course.data import EpisodeSampler, load_dataset, resize_images
+
+    package = importlib.import_module(f"fewshot_course.{framework}")
+    if framework == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    glyphs = load_dataset("glyphs", "test")
+    X = resize_images(glyphs.X, (14, 14))
+    episodes = EpisodeSampler(X, glyphs.y, ways, 1, 5).sample(0, tasks)
+    learner = package.MAML(inner_steps=steps, inner_lr=0.1, channels=16)
+    learner.input_shape_, learner.n_outputs_ = (14, 14), ways
+    before = reset_peak()
+    learner._build(np.random.default_rng(0), "cpu")
+    step = ours(learner, episodes)
+    step()  # compiles
+    times = []
+    for _ in range(rounds):
+        start = time.process_time()
+        step()
+        times.append(time.process_time() - start)
+    return {"ms": 1000 * statistics.median(times), "mb": peak_mb() - before}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", help="JSON file for the points")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(**json.loads(options.one))))
+        return
+    points = []
+    print(f"{'framework':10} {'axis':6} {'value':>5} {'ms':>9} {'MB':>7}")
+    for axis, values in AXES.items():
+        for value in values:
+            for framework in ("torch", "tf"):
+                what = {**DEFAULT, axis: value, "framework": framework, "rounds": options.rounds}
+                command = [sys.executable, __file__, "--one", json.dumps(what)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                point = {"framework": framework, "axis": axis, "value": value}
+                point |= json.loads(done.stdout.splitlines()[-1])
+                points.append(point)
+                print(f"{framework:10} {axis:6} {value:5} {point['ms']:9.1f} {point['mb']:7.0f}")
+    if options.out:
+        facts = {"python": platform.python_version(), "machine": platform.machine(), "threads": 1}
+        temporary = f"{options.out}.part"
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump({"default": DEFAULT, **facts, "points": points}, file, indent=1)
+            file.write("\n")
+        os.replace(temporary, options.out)
+
+
+if __name__ == "__main__":
+    main()
