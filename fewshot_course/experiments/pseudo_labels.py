@@ -30,7 +30,8 @@ from fewshot_course.experiments.registry import (
     setting,
 )
 
-DATA = ("mnist5k", "uci_digits")
+TEXTS = ("tickets", "reviews_kitchen", "reviews_films")
+DATA = ("mnist5k", "uci_digits", *TEXTS)
 METHODS = {
     "supervised": "the network, trained on the labels alone",
     "self": "the network, trained on its own classes too, with a rising weight (Lee 2013)",
@@ -79,7 +80,7 @@ class PseudoLabelConfig(Config):
 
 EXPERIMENT = Experiment(
     name="pseudo-labels",
-    title="Learn digits from few labels and many unlabelled images by pseudo-labels",
+    title="Learn digits or short texts from few labels and many unlabelled examples",
     config=PseudoLabelConfig,
     presets={"quick": {}, "full": {"network": "conv4", "steps": 3000, "n_test": 1000}},
     methods=METHODS,
@@ -108,13 +109,15 @@ class Draw:
     y_test: np.ndarray
 
 
-def draw(config: PseudoLabelConfig, seed: int) -> Draw:
+def draw(config: PseudoLabelConfig, seed: int, framework: str = "torch") -> Draw:
     """Draw labels, unlabelled examples and test part; the same for all methods.
+
+    The framework matters for texts only: its encoder makes the features.
 
     Raises:
         ValueError: if the labels cannot be shared equally, or a class has too few examples.
     """
-    X, y = load(config.data)
+    X, y = load(config.data, framework)
     n_classes = len(np.unique(y))
     shots, rest = divmod(config.labels, n_classes)
     if rest or not shots:
@@ -130,8 +133,15 @@ def draw(config: PseudoLabelConfig, seed: int) -> Draw:
     return Draw(X[training], masked[training], y[training], X[split.test], y[split.test])
 
 
-def load(data: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return examples and labels of a data set or of an ``.npz`` file with ``X`` and ``y``."""
+def load(data: str, framework: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return examples and labels of a data set or of an ``.npz`` file with ``X`` and ``y``.
+
+    A text becomes its frozen features, the mean over the tokens, of length 1.
+    """
+    if data in TEXTS:
+        found = load_dataset(data)
+        encoder = importlib.import_module(f"fewshot_course.{MODULES[framework]}.encoder")
+        return encoder.encode(found.X, normalize=True), found.y
     if data in DATA:
         found = load_dataset(data)
         return np.asarray(found.X), found.y
@@ -149,7 +159,7 @@ def load(data: str) -> tuple[np.ndarray, np.ndarray]:
 def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     """Train on one draw and score the held-out examples."""
     config: PseudoLabelConfig = cell.config
-    data = draw(config, cell.seed)
+    data = draw(config, cell.seed, cell.framework)
     hidden = data.y == UNLABELLED
     with warnings.catch_warnings():
         # The mixture's warnings are for a user at the keyboard; here its score tells.

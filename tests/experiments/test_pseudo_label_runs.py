@@ -47,6 +47,19 @@ def test_the_frameworks_agree():
         assert abs(a["accuracy"] - b["accuracy"]) <= 1 / 60 + 1e-9  # rounding of a float32 run
 
 
+def test_texts_become_frozen_features_in_both_frameworks():
+    for name in ("torch", "tensorflow"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    text = {"data": "reviews_films", "n_unlabelled": 100}
+    one, two = (
+        draw(EXPERIMENT.configure(**{**SMALL, **text}), 3, f) for f in ("torch", "tensorflow")
+    )
+    assert one.X.shape == (120, 384)
+    np.testing.assert_allclose(np.linalg.norm(one.X, axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(one.X, two.X, atol=1e-5)
+    assert run_cell(cell("gmm-alone", **text)).error is None
+
+
 def test_methods_and_label_counts_share_their_draws():
     few, many = (draw(EXPERIMENT.configure(**{**SMALL, "labels": n}), 3) for n in (10, 50))
     np.testing.assert_array_equal(few.X_test, many.X_test)
