@@ -15,8 +15,6 @@ import numpy as np
 
 from fewshot_course.data._types import Loaded
 
-__all__ = ["load_reviews", "load_reviews_films", "load_reviews_kitchen", "load_tickets"]
-
 SPLITS = ("train", "validation", "test")
 DOMAINS = ("kitchen", "films")
 SENTIMENTS = ("negative", "positive")
