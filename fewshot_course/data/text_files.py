@@ -1,9 +1,10 @@
-"""Texts with labels: two public data sets, and a CSV file of your own."""
+"""Texts with labels: three public data sets, and a CSV file of your own."""
 
 from __future__ import annotations
 
 import csv
 import io
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ BANKING77 = tuple(
     for part, sha256 in _BANKING_HASHES.items()
 )
 
+# The archive's hash is the one that several other public loaders of this file check too.
+IMDB = DataFile(
+    path="imdb/aclImdb_v1.tar.gz",
+    sha256="c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+    address="https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+)
+
 
 def load_sst2(split: str) -> Loaded:
     """Return the sentences; "all" is training, validation and test part in this order."""
@@ -65,6 +73,31 @@ def load_banking77(split: str) -> Loaded:
             labels.append(label)
     names, y = np.unique(labels, return_inverse=True)  # both parts hold all 77 intents
     return Loaded(texts, y.astype(np.int64), tuple(names.tolist()))
+
+
+def load_imdb(split: str) -> Loaded:
+    """Return the reviews, sorted by name within part and class; "all" is training then test.
+
+    The archive's 50,000 reviews without a label are left out, and its line breaks (``<br />``)
+    become spaces.
+    """
+    classes = ("negative", "positive")
+    parts = ("train", "test") if split == "all" else (split,)
+    found: list[tuple[int, int, str, str]] = []
+    with tarfile.open(fileobj=io.BytesIO(read(IMDB)), mode="r:gz") as archive:
+        for member in archive:
+            folders = member.name.removeprefix("./").split("/")
+            if len(folders) != 4 or folders[1] not in parts or folders[2] not in ("neg", "pos"):
+                continue
+            stream = archive.extractfile(member)
+            if stream is None:
+                continue
+            text = " ".join(stream.read().decode("utf-8").replace("<br />", " ").split())
+            label = ("neg", "pos").index(folders[2])
+            found.append((parts.index(folders[1]), label, folders[3], text))
+    found.sort(key=lambda row: row[:3])
+    y = np.array([label for _, label, _, _ in found], dtype=np.int64)
+    return Loaded([text for *_, text in found], y, classes)
 
 
 def load_csv(path: str | Path) -> Dataset:

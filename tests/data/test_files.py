@@ -1,10 +1,12 @@
 import gzip
 import hashlib
+import io
 import struct
+import tarfile
 
 import pytest
 
-from fewshot_course.data import DATASETS, DataError, idx, load_dataset, where
+from fewshot_course.data import DATASETS, DataError, idx, load_dataset, text_files, where
 from fewshot_course.data._files import CACHE_VARIABLE, DATA_VARIABLE, DataFile, locate, read
 
 CONTENT = b"forty-two digits"
@@ -141,6 +143,39 @@ def test_an_idx_data_set_comes_through_the_network(server, empty_cache, monkeypa
     assert data.y.tolist() == [7, 3]
     assert len(server.requests) == 2  # only what the split needs
     assert len(load_dataset("mnist").X) == 4
+
+
+def test_imdb_is_read_from_its_archive(server, empty_cache, monkeypatch):
+    """Labelled reviews only, in order of their names, with line breaks as spaces."""
+    members = {
+        "aclImdb/README": "read me",
+        "aclImdb/train/pos/1_9.txt": "Good.<br /><br />Really  good.",
+        "aclImdb/train/neg/0_2.txt": "Bad: caf\u00e9 scenes.",
+        "aclImdb/train/unsup/0_0.txt": "nobody knows",
+        "aclImdb/train/urls_pos.txt": "http://127.0.0.1/",
+        "aclImdb/test/neg/7_1.txt": "Worse.",
+        "aclImdb/train/pos/0_10.txt": "Best.",
+    }
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    content = packed.getvalue()
+    server.files["aclImdb_v1.tar.gz"] = content
+    file = data_file(server.address, text_files.IMDB.path, content)
+    monkeypatch.setattr(text_files, "IMDB", file)
+    data = load_dataset("imdb", "train")
+    assert data.X == ["Bad: caf\u00e9 scenes.", "Best.", "Good. Really good."]
+    assert data.y.tolist() == [0, 1, 1]
+    assert data.class_names == ("negative", "positive")
+    assert load_dataset("imdb").X[3:] == ["Worse."]
+    assert load_dataset("imdb", "test").y.tolist() == [0]
+    server.files["aclImdb_v1.tar.gz"] = content[:-9]
+    (empty_cache / file.path).unlink()
+    with pytest.raises(DataError, match="refused and not kept"):
+        load_dataset("imdb")
 
 
 @pytest.mark.parametrize("head", [b"", b"\x00\x00\x0d\x01" + bytes(8), b"\x89PNG" + bytes(9)])
