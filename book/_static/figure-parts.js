@@ -1,7 +1,7 @@
 /* What the interactive figures share: a drawing as wide as its column, axes, packed numbers. */
 globalThis.figureParts ??= (() => {
   "use strict";
-  const LEFT = 46, RIGHT = 12, TOP = 10, BOTTOM = 42;
+  const LEFT = 56, RIGHT = 12, TOP = 10, BOTTOM = 42;
 
   /* A linear frame. Its width is the column's in CSS pixels, so text keeps its size on a phone. */
   const frame = ({ width, height, x, y }) => {
@@ -26,7 +26,7 @@ globalThis.figureParts ??= (() => {
       y="${f.toY(value) + 4}">${text}</text>`),
     `<text class="fig-text" text-anchor="middle" x="${(f.left + f.right) / 2}"
       y="${f.height - 6}">${xName}</text>`,
-    `<text class="fig-text" text-anchor="middle" transform="translate(12 ${(f.top + f.bottom) / 2})
+    `<text class="fig-text" text-anchor="middle" transform="translate(13 ${(f.top + f.bottom) / 2})
       rotate(-90)">${yName}</text>`,
   ].join("");
 

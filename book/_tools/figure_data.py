@@ -1,4 +1,4 @@
-"""Write the numbers that interactive figures need, taken from the notebooks' own cells.
+"""Write the numbers that interactive figures need: the notebooks' own, or made-up points.
 
     python book/_tools/figure_data.py [--out FOLDER] [NAME ...]
 
@@ -84,7 +84,29 @@ def sinusoid(
     }
 
 
-FIGURES: dict[str, Callable[[Path], dict[str, Any]]] = {"maml-steps": maml_steps}
+def em_steps(root: Path) -> dict[str, Any]:
+    """Sixty made-up points in three slanting clusters, three labels in each, and a poor start."""
+    rng = np.random.default_rng(0)
+    classes = np.repeat(np.arange(3), 20)
+    along, across = np.array([[1, 1], [-1, 1]]) / np.sqrt(2)
+    lengths = rng.normal(size=(60, 2)) * [1.3, 0.4]
+    points = lengths @ [along, across] + np.outer(2.2 * (1 - classes), across)
+    labels = np.where(np.arange(60) % 20 < 3, classes, -1)
+    return {
+        "points": points.round(2).tolist(),
+        "labels": labels.tolist(),
+        "start": {
+            "weights": [1 / 3] * 3,
+            "means": [[0.0, -1.0], [0.0, 0.0], [0.0, 1.0]],
+            "covariances": [[1.0, 0.0, 1.0]] * 3,  # xx, xy, yy
+        },
+    }
+
+
+FIGURES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "em-steps": em_steps,
+    "maml-steps": maml_steps,
+}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -94,7 +116,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(name: str, out: Path, root: Path = ROOT) -> Path:
     """Run a figure's cells and write its data; return the file."""
-    text = json.dumps(FIGURES[name](root), indent=1)
+    text = json.dumps(FIGURES[name](root))
     path = out / f"{name}-data.js"
     notebooks.write_if_changed(path, f'{HEAD}globalThis.figureData["{name}"] = {text};\n')
     return path

@@ -110,4 +110,8 @@ def test_training_again_gives_the_stored_networks(made_again: Path) -> None:
 def test_an_unknown_figure_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         figure_data.main(["no-such-figure"])
-    assert "there are maml-steps" in capsys.readouterr().err
+    assert "there are em-steps" in capsys.readouterr().err
+
+
+def test_the_points_for_em_are_those_of_the_generator() -> None:
+    assert stored("em-steps") == figure_data.em_steps(ROOT)

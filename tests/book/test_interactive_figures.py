@@ -12,6 +12,7 @@ from html_checks import loaded_addresses, pages, parsed
 FIGURES = {
     "gaussian-kl": "chapters/kl_adaptation/index.html",
     "maml-steps": "chapters/maml/index.html",
+    "em-steps": "chapters/pseudo_labels/gmm/index.html",
 }
 ALLOWED = 300_000
 """Bytes of the book's own scripts and styles that a page may load."""
