@@ -103,7 +103,29 @@ def em_steps(root: Path) -> dict[str, Any]:
     }
 
 
+def confidence_threshold(root: Path) -> dict[str, Any]:
+    """Confidence of each pseudo-label and whether it is right, for two models of the notebook."""
+    labels = ["setup", "digits", "component-numbers", "clamped", "confidence", "reliability"]
+    cells = run_cells(root / "chapters/pseudo_labels/gmm/torch.md", labels)
+    unlabelled, truth = cells["X"][cells["hidden"]], cells["truth"]
+    probabilities = cells["logistic"].predict_proba(unlabelled.reshape(len(unlabelled), -1))
+    sure, right = cells["confidence_and_correct"](truth, probabilities)
+    return {
+        "mixture": {
+            "confidence": packed(cells["confidence"], "f8"),
+            "right": bits(cells["pseudo"] == truth),
+        },
+        "logistic regression": {"confidence": packed(sure, "f8"), "right": bits(right)},
+    }
+
+
+def bits(values: np.ndarray) -> str:
+    """Return booleans as a string of 0 and 1."""
+    return "".join("1" if value else "0" for value in values)
+
+
 FIGURES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "confidence-threshold": confidence_threshold,
     "em-steps": em_steps,
     "maml-steps": maml_steps,
 }

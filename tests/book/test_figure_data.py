@@ -110,8 +110,40 @@ def test_training_again_gives_the_stored_networks(made_again: Path) -> None:
 def test_an_unknown_figure_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         figure_data.main(["no-such-figure"])
-    assert "there are em-steps" in capsys.readouterr().err
+    assert "there are confidence-threshold, em-steps" in capsys.readouterr().err
 
 
 def test_the_points_for_em_are_those_of_the_generator() -> None:
     assert stored("em-steps") == figure_data.em_steps(ROOT)
+
+
+def kept_and_right(data: dict[str, str], threshold: float) -> tuple[float, float]:
+    """Share of the pseudo-labels that a threshold keeps, and how many of these are right."""
+    kept = figure_data.unpacked(data["confidence"], "f8") >= threshold
+    right = np.array(list(data["right"])) == "1"
+    return float(kept.mean()), float(right[kept].mean())
+
+
+def test_the_confidences_give_the_shares_that_the_notebook_printed() -> None:
+    text = printed("pseudo_labels/gmm/torch.ipynb", "confidence")
+    lines = re.findall(r"confidence >= (\S+): coverage = (\S+), right = (\S+)", text)
+    assert len(lines) == 6
+    data = stored("confidence-threshold")["mixture"]
+    for threshold, coverage, right in lines:
+        found = kept_and_right(data, float(threshold))
+        # Another machine's notebook may differ by 0.02 (tol-accuracy).
+        assert found == pytest.approx((float(coverage), float(right)), abs=0.02)
+
+
+def test_running_the_cells_again_gives_the_stored_confidences(made_again: Path) -> None:
+    data, new = (
+        figure_data.read(folder / "confidence-threshold-data.js")
+        for folder in (figure_data.STATIC, made_again)
+    )
+    for name, thresholds in (("mixture", (0, 0.9, 0.999)), ("logistic regression", (0, 0.5, 0.7))):
+        for threshold in thresholds:
+            expected = kept_and_right(data[name], threshold)
+            assert kept_and_right(new[name], threshold) == pytest.approx(expected, abs=0.02)
+    # The models differ, so the comparison can fail.
+    mixture, logistic = (kept_and_right(data[name], 0.7)[0] for name in data)
+    assert mixture - logistic > 0.2

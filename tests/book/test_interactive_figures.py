@@ -13,6 +13,7 @@ FIGURES = {
     "gaussian-kl": "chapters/kl_adaptation/index.html",
     "maml-steps": "chapters/maml/index.html",
     "em-steps": "chapters/pseudo_labels/gmm/index.html",
+    "confidence-threshold": "chapters/pseudo_labels/index.html",
 }
 ALLOWED = 300_000
 """Bytes of the book's own scripts and styles that a page may load."""
