@@ -7,6 +7,7 @@ _start.start()
 
 from fewshot_course.tf.alignment import CORALAdapter, DANNAdapter  # noqa: E402
 from fewshot_course.tf.gmm import GMMPseudoLabeler  # noqa: E402
+from fewshot_course.tf.image_transfer import ImageClassifier  # noqa: E402
 from fewshot_course.tf.kl_adaptation import KLAdapter  # noqa: E402
 from fewshot_course.tf.kliep import KLIEP  # noqa: E402
 from fewshot_course.tf.maml import ANIL, FOMAML, MAML, Reptile  # noqa: E402
@@ -21,6 +22,7 @@ __all__ = [
     "CORALAdapter",
     "DANNAdapter",
     "GMMPseudoLabeler",
+    "ImageClassifier",
     "KLAdapter",
     "ProtoNet",
     "Reptile",

@@ -10,6 +10,7 @@ except ModuleNotFoundError as error:
 
 from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter
 from fewshot_course.torch.gmm import GMMPseudoLabeler
+from fewshot_course.torch.image_transfer import ImageClassifier
 from fewshot_course.torch.kl_adaptation import KLAdapter
 from fewshot_course.torch.kliep import KLIEP
 from fewshot_course.torch.maml import ANIL, FOMAML, MAML, Reptile
@@ -24,6 +25,7 @@ __all__ = [
     "CORALAdapter",
     "DANNAdapter",
     "GMMPseudoLabeler",
+    "ImageClassifier",
     "KLAdapter",
     "ProtoNet",
     "Reptile",
