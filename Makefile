@@ -115,6 +115,7 @@ check-book: $(STAMPS)/all
 notebooks: $(STAMPS)/all
 	$(PY) book/_tools/notebooks.py sync-install-cells
 	$(PY) book/_tools/notebooks.py run
+	$(PY) book/_tools/figure_data.py
 
 clean:
 	rm -rf _build build .pytest_cache .mypy_cache .ruff_cache .hypothesis
