@@ -151,13 +151,10 @@ def statistics(
         covariance_type: "full", "tied", "diag" or "spherical".
         squares: the sum of that name, if it is known already.
     """
-    n, d = tf.unstack(tf.shape(X))
-    k = tf.shape(responsibilities)[1]
     if squares is not None:
         pass
     elif covariance_type == "full":
-        weighted = tf.reshape(responsibilities[:, :, None] * X[:, None], [n, k * d])
-        squares = tf.reshape(tf.matmul(weighted, X, transpose_a=True), [k, d, d])
+        squares = _second_moments(X, responsibilities)
     elif covariance_type == "tied":
         weighted = tf.reduce_sum(responsibilities, 1, keepdims=True) * X
         squares = tf.matmul(weighted, X, transpose_a=True)
@@ -165,6 +162,14 @@ def statistics(
         squares = tf.matmul(responsibilities, tf.square(X), transpose_a=True)
     counts = tf.reduce_sum(responsibilities, 0)
     return Statistics(counts, tf.matmul(responsibilities, X, transpose_a=True), squares)
+
+
+def _second_moments(X: tf.Tensor, responsibilities: tf.Tensor) -> tf.Tensor:
+    """Return Σ_i r_ik x_i x_iᵀ, ``(K, d, d)``, by one matrix product."""
+    n, d = tf.unstack(tf.shape(X))
+    k = tf.shape(responsibilities)[1]
+    weighted = tf.reshape(responsibilities[:, :, None] * X[:, None], [n, k * d])
+    return tf.reshape(tf.matmul(weighted, X, transpose_a=True), [k, d, d])
 
 
 def m_step(sums: Statistics, covariance_type: str, floor: float = 0.0) -> Mixture:
@@ -219,7 +224,8 @@ def em_step(
         mask: as in :func:`e_step`.
         sample_weight: what each example counts, ``(n,)``; ``None``: 1.
         floor: smallest eigenvalue of a covariance, ≥ 0.
-        squares: for "tied" Σ_i w_i x_i x_iᵀ, if known: it is the same in every step.
+        squares: Σ_i w_i x_i x_iᵀ, ``(d, d)``, if known: it is the same in every step.  "tied" needs
+            no other; "full" saves one component's sum, since those of all components add up to it.
 
     Returns:
         The (weighted) mean log-likelihood of the parameters that came, a scalar, and the next
@@ -239,10 +245,15 @@ def _one_pass(
     squares: tf.Tensor | None,
 ) -> tuple[Statistics, tf.Tensor]:
     """Sum the statistics and log-likelihoods of all rows, block by block."""
+    # The largest component takes what the others leave: there the difference loses no digits.
+    whole = squares if covariance_type == "full" else None
+    largest = tf.argmax(mixture.weights, output_type=tf.int32)
+    others = tf.concat([tf.range(largest), tf.range(largest + 1, tf.size(mixture.weights))], 0)
     score = log_density(mixture, covariance_type)
     log_likelihood = tf.zeros((), X.dtype)
     counts, means = tf.zeros_like(mixture.weights), tf.zeros_like(mixture.means)
-    total = Statistics(counts, means, _zero_squares(means, covariance_type))
+    zero = _zero_squares(means, covariance_type)
+    total = Statistics(counts, means, zero if whole is None else zero[1:])
     size = _block_rows(mixture.means, covariance_type)
     for start in tf.range(0, tf.shape(X)[0], size):
         x = X[start : start + size]
@@ -255,9 +266,15 @@ def _one_pass(
             row_likelihood *= weight
             responsibilities *= weight[:, None]
         log_likelihood += tf.reduce_sum(row_likelihood)
-        block = statistics(x, responsibilities, covariance_type, squares)
+        known = squares
+        if whole is not None:
+            known = _second_moments(x, tf.gather(responsibilities, others, axis=1))
+        block = statistics(x, responsibilities, covariance_type, known)
         total = Statistics(*map(_add, total, block))
-    if squares is not None:
+    if whole is not None:
+        part, rest = total.squares, whole - tf.reduce_sum(total.squares, 0, keepdims=True)
+        total = total._replace(squares=tf.concat([part[:largest], rest, part[largest:]], 0))
+    elif squares is not None:
         total = total._replace(squares=squares)
     return total, log_likelihood
 
@@ -297,7 +314,7 @@ def em(
         The mixture, the mean log-likelihood before each step, and whether EM has converged.
     """
     squares = None
-    if covariance_type == "tied":
+    if covariance_type in ("full", "tied"):
         weighted = X if sample_weight is None else X * sample_weight[:, None]
         squares = tf.matmul(weighted, X, transpose_a=True)
     history: list[float] = []

@@ -127,8 +127,9 @@ def e_step(
 
 
 def _normalise(joint: Tensor) -> tuple[Tensor, Tensor]:
-    log_likelihood = torch.logsumexp(joint, dim=1, keepdim=True)
-    return log_likelihood.squeeze(1), torch.exp(joint - log_likelihood)
+    by_component = joint.T.contiguous()  # adding up rows is faster than adding up a few columns
+    log_likelihood = torch.logsumexp(by_component, dim=0)
+    return log_likelihood, torch.exp(by_component - log_likelihood).T
 
 
 def statistics(
@@ -142,18 +143,22 @@ def statistics(
         covariance_type: "full", "tied", "diag" or "spherical".
         squares: the sum of that name, if it is known already.
     """
-    n, d = X.shape
-    k = responsibilities.shape[1]
     if squares is not None:
         pass
     elif covariance_type == "full":
-        weighted = (responsibilities[:, :, None] * X[:, None]).view(n, k * d)
-        squares = (weighted.T @ X).view(k, d, d)
+        squares = _second_moments(X, responsibilities)
     elif covariance_type == "tied":
         squares = (responsibilities.sum(1, keepdim=True) * X).T @ X
     else:
         squares = responsibilities.T @ X.square()
     return Statistics(responsibilities.sum(0), responsibilities.T @ X, squares)
+
+
+def _second_moments(X: Tensor, responsibilities: Tensor) -> Tensor:
+    """Return Σ_i r_ik x_i x_iᵀ, ``(K, d, d)``, by one matrix product."""
+    (n, d), k = X.shape, responsibilities.shape[1]
+    weighted = (responsibilities[:, :, None] * X[:, None]).view(n, k * d)
+    return (weighted.T @ X).view(k, d, d)
 
 
 def m_step(sums: Statistics, covariance_type: str, floor: float = 0.0) -> Mixture:
@@ -206,12 +211,17 @@ def em_step(
         mask: as in :func:`e_step`.
         sample_weight: what each example counts, ``(n,)``; ``None``: 1.
         floor: smallest eigenvalue of a covariance, ≥ 0.
-        squares: for "tied" Σ_i w_i x_i x_iᵀ, if known: it is the same in every step.
+        squares: Σ_i w_i x_i x_iᵀ, ``(d, d)``, if known: it is the same in every step.  "tied" needs
+            no other; "full" saves one component's sum, since those of all components add up to it.
 
     Returns:
         The (weighted) mean log-likelihood of the parameters that came, a scalar, and the next
         parameters, whose log-likelihood is not lower.
     """
+    # The largest component takes what the others leave: there the difference loses no digits.
+    whole = squares if covariance_type == "full" else None
+    largest = int(mixture.weights.argmax())
+    others = [k for k in range(len(mixture.weights)) if k != largest]
     score = log_density(mixture, covariance_type)
     log_likelihood = torch.zeros((), dtype=X.dtype, device=X.device)
     total: Statistics | None = None
@@ -224,10 +234,16 @@ def em_step(
             row_likelihood = row_likelihood * sample_weight[rows]
             responsibilities = responsibilities * sample_weight[rows, None]
         log_likelihood += row_likelihood.sum()
-        block = statistics(X[rows], responsibilities, covariance_type, squares)
+        known = (
+            _second_moments(X[rows], responsibilities[:, others]) if whole is not None else squares
+        )
+        block = statistics(X[rows], responsibilities, covariance_type, known)
         total = block if total is None else Statistics(*map(torch.add, total, block))
     assert total is not None
-    if squares is not None:
+    if whole is not None:
+        part, rest = total.squares, whole - total.squares.sum(0, keepdim=True)
+        total = total._replace(squares=torch.cat([part[:largest], rest, part[largest:]]))
+    elif squares is not None:
         total = total._replace(squares=squares)
     return log_likelihood / total.counts.sum(), m_step(total, covariance_type, floor)
 
@@ -257,7 +273,7 @@ def em(
         The mixture, the mean log-likelihood before each step, and whether EM has converged.
     """
     squares = None
-    if covariance_type == "tied":
+    if covariance_type in ("full", "tied"):
         weighted = X if sample_weight is None else X * sample_weight[:, None]
         squares = weighted.T @ X
     history: list[float] = []
