@@ -1,8 +1,9 @@
-"""Experiment ``maml``: meta-learners on sinusoids, rendered glyphs, and Omniglot.
+"""Experiment ``maml``: meta-learners on sinusoids, rendered glyphs, Omniglot, and intents.
 
 The seed draws weights and training tasks; the test tasks of a seed are the same for all methods
-and frameworks.  Characters of the test come from scripts (glyphs) or alphabets (Omniglot) that
-training never sees; ``seen`` scores come from new tasks with characters of the training.
+and frameworks.  Classes of the test come from scripts (glyphs), alphabets (Omniglot) or intents
+(texts, as frozen features) that training never sees; ``seen`` scores come from new tasks with
+classes of the training.
 """
 
 from __future__ import annotations
@@ -33,6 +34,15 @@ from fewshot_course.experiments.registry import (
 HELD_OUT_ALPHABETS = ("Korean", "Latin")
 """Omniglot's alphabets of the test; the three others are trained on."""
 
+HELD_OUT_INTENTS = (
+    "change_address",
+    "delete_account",
+    "late_delivery",
+    "overcharged",
+    "return_request",
+)
+"""Intents of ``tickets`` of the test; the ten others are trained on."""
+
 METHODS = {
     "nearest-mean": "nearest class mean of the raw inputs, nothing learned before (classification)",
     "pretrained": "one network trained on all tasks at once, then fine-tuned on the support set",
@@ -51,7 +61,9 @@ SCORED_STEPS = (1, 5, 10)
 class MAMLConfig(Config):
     """Settings of the experiment."""
 
-    task: str = setting("glyphs", "what is learned", choices=("sinusoid", "glyphs", "omniglot"))
+    task: str = setting(
+        "glyphs", "what is learned", choices=("sinusoid", "glyphs", "omniglot", "intents")
+    )
     ways: int = setting(5, "classes a task (characters)", low=2)
     shots: int = setting(1, "support examples a class, or points of a sinusoid, in the test", low=1)
     train_shots: int = setting(0, "the same in training; 0: as in the test", low=0, methods=LEARNED)
@@ -81,7 +93,9 @@ class MAMLConfig(Config):
     )
     image_size: int = setting(14, "side of the images, in pixels", low=7, high=28)
     channels: int = setting(16, "width of the convolutions", low=1, methods=LEARNED)
-    hidden: int = setting(40, "width of the two hidden layers (sinusoid)", low=1, methods=LEARNED)
+    hidden: int = setting(
+        40, "width of the two hidden layers (sinusoid, intents)", low=1, methods=LEARNED
+    )
     n_test: int = setting(200, "test tasks", low=2)
 
 
@@ -108,15 +122,17 @@ EXPERIMENT = Experiment(
         },
     },
     methods=METHODS,
-    data=("glyphs", "omniglot"),
+    data=("glyphs", "omniglot", "tickets"),
     run="fewshot_course.experiments.maml:run",
     default_methods=("maml", "fomaml", "anil", "reptile"),
     data_setting="task",
 )
 
 
-def samplers(config: MAMLConfig, shots: int) -> dict[str, Any]:
+def samplers(config: MAMLConfig, shots: int, framework: str = "torch") -> dict[str, Any]:
     """Return what draws training tasks ("train") and test tasks ("test").
+
+    The framework matters for texts only: its encoder makes the features.
 
     Raises:
         ValueError: if the data has too few classes or examples for the settings.
@@ -132,13 +148,25 @@ def samplers(config: MAMLConfig, shots: int) -> dict[str, Any]:
             part: EpisodeSampler(resize_images(data.X, size), data.y, *task)
             for part, data in parts.items()
         }
+    if config.task == "intents":
+        tickets = load_dataset("tickets")
+        encoder = importlib.import_module(f"fewshot_course.{MODULES[framework]}.encoder")
+        X = encoder.encode(tickets.X, normalize=True)
+        held_out = np.isin(tickets.class_names, HELD_OUT_INTENTS)
+        return _by_class(X, tickets.y, task, held_out)
     data = load_dataset("omniglot")
     alphabet = np.array([name.split("/")[0] for name in data.class_names])
     held_out = np.isin(alphabet, HELD_OUT_ALPHABETS)
-    X = resize_images(data.X, size)
+    return _by_class(resize_images(data.X, size), data.y, task, held_out)
+
+
+def _by_class(
+    X: np.ndarray, y: np.ndarray, task: tuple[int, int, int], held_out: np.ndarray
+) -> dict[str, Any]:
+    """Tasks of the classes that are trained on, and of those held out (a bool for each class)."""
     return {
-        "train": EpisodeSampler(X, data.y, *task, classes=np.flatnonzero(~held_out)),
-        "test": EpisodeSampler(X, data.y, *task, classes=np.flatnonzero(held_out)),
+        "train": EpisodeSampler(X, y, *task, classes=np.flatnonzero(~held_out)),
+        "test": EpisodeSampler(X, y, *task, classes=np.flatnonzero(held_out)),
     }
 
 
@@ -192,12 +220,12 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     if config.task == "sinusoid" and cell.method in ("nearest-mean", "protonet"):
         raise ValueError(f"method={cell.method!r} classifies; task='sinusoid' is a regression.")
     test = {name: s.sample(_test_rng(cell), config.n_test) for name, s in
-            samplers(config, config.shots).items()}  # fmt: skip
+            samplers(config, config.shots, cell.framework).items()}  # fmt: skip
     if cell.method == "nearest-mean":
         return _accuracies({name: nearest_mean_accuracy(e) for name, e in test.items()})
     learner = make_learner(cell)
     learner.fit(
-        samplers(config, config.train_shots or config.shots)["train"],
+        samplers(config, config.train_shots or config.shots, cell.framework)["train"],
         device=options.device,
         checkpoint_dir=options.checkpoint_dir(cell),
     )

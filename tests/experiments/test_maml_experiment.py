@@ -5,7 +5,7 @@ import pytest
 
 from fewshot_course.data import EpisodeSampler
 from fewshot_course.experiments import EXPERIMENTS
-from fewshot_course.experiments.maml import nearest_mean_accuracy
+from fewshot_course.experiments.maml import nearest_mean_accuracy, samplers
 from fewshot_course.experiments.runner import run_cell
 
 MAML = EXPERIMENTS["maml"]
@@ -34,6 +34,19 @@ def test_glyphs(method):
     assert first.data == "glyphs"
     assert 0 <= first.metrics["accuracy"] <= 1
     assert first.metrics == again.metrics
+
+
+@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
+def test_intents_of_the_test_are_not_those_of_the_training(framework):
+    pytest.importorskip(framework, reason=f"{framework} is not installed")
+    config = MAML.configure(**SMALL, task="intents", hidden=4)
+    both = samplers(config, 1, framework)
+    drawn = {name: sampler.sample(0, 20).X_support for name, sampler in both.items()}
+    seen = {row.tobytes() for row in drawn["train"].reshape(-1, 384)}
+    assert not seen & {row.tobytes() for row in drawn["test"].reshape(-1, 384)}
+    result = run_cell(MAML.cell("maml", framework, 0, config=config))
+    assert result.error is None
+    assert result.data == "intents"
 
 
 @pytest.mark.parametrize("method", ["nearest-mean", "protonet"])
