@@ -104,6 +104,7 @@ EXPERIMENT = Experiment(
             "prediction_samples": 20,
             "weight": 0.2,
             "reverse_weight": 0.2,
+            "mixture_weight": 0.2,
             "batch_size": 256,
             "steps": 5000,
         },
