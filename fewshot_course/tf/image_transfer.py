@@ -55,6 +55,8 @@ class ImageClassifier(CourseClassifier):
         steps: number of updates.
         batch_size: examples in a step; all of them where there are fewer.
         lr: AdamW's learning rate.
+        head_lr: that of the head, which is new and has further to go than a pretrained body;
+            ``None``: ``lr``.
         weight_decay: w; a decayed weight p shrinks by lr·w·p in a step.
         dtype: "float32" or "float64".
         random_state: seed; the same seed gives the same run in both frameworks.
@@ -77,6 +79,7 @@ class ImageClassifier(CourseClassifier):
         steps: int = 300,
         batch_size: int = 64,
         lr: float = 1e-3,
+        head_lr: float | None = None,
         weight_decay: float = 0.01,
         dtype: str = "float32",
         random_state: int | None = None,
@@ -88,6 +91,7 @@ class ImageClassifier(CourseClassifier):
         self.steps = steps
         self.batch_size = batch_size
         self.lr = lr
+        self.head_lr = head_lr
         self.weight_decay = weight_decay
         self.dtype = dtype
         self.random_state = random_state
@@ -186,11 +190,18 @@ class ImageClassifier(CourseClassifier):
         network = self.network_
         frozen = self.tune == "head"
         # With a frozen body the features never change, so that the head is all that is run.
-        parameters = (network.head if frozen else network).trainable_variables
         inputs = to_tensor(self._features(X) if frozen else X, device, self.dtype)
         targets = to_tensor(labels, device)
         batches = BatchStream(len(X), self.batch_size, streams.batches)
-        optimizer = optim.adamw(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        parameters = {"head": network.head.trainable_variables}
+        if not frozen:
+            of_head = {id(variable) for variable in parameters["head"]}
+            every = network.trainable_variables
+            parameters["body"] = [variable for variable in every if id(variable) not in of_head]
+        optimizers = {
+            name: optim.adamw(part, lr=self._rate(name), weight_decay=self.weight_decay)
+            for name, part in parameters.items()
+        }
 
         @tf.function(reduce_retracing=True)
         def update(i: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -201,7 +212,8 @@ class ImageClassifier(CourseClassifier):
                     tf.gather(targets, i), logits
                 )
                 loss = tf.reduce_mean(losses)
-            optimizer.apply(tape.gradient(loss, parameters))
+            for name, gradients in tape.gradient(loss, parameters).items():
+                optimizers[name].apply(gradients)
             return {"loss": loss}
 
         def step(number: int) -> Mapping[str, tf.Tensor]:
@@ -212,7 +224,7 @@ class ImageClassifier(CourseClassifier):
             step,
             steps=self.steps,
             modules={"network": network},
-            optimizers={"optimizer": optimizer},
+            optimizers=optimizers,
             resumables={"streams": streams, "batches": batches},
             fingerprint={
                 "method": type(self).__name__,
@@ -224,6 +236,9 @@ class ImageClassifier(CourseClassifier):
             log_dir=log_dir,
             checkpoint_dir=checkpoint_dir,
         )
+
+    def _rate(self, part: str) -> float:
+        return self.lr if part == "body" or self.head_lr is None else self.head_lr
 
     def _features(self, X: np.ndarray) -> np.ndarray:
         """Run the body on checked examples, batch norm with its running averages."""
@@ -268,6 +283,8 @@ class ImageClassifier(CourseClassifier):
         check_number("steps", self.steps, low=1, integer=True)
         check_number("batch_size", self.batch_size, low=1, integer=True)
         check_number("lr", self.lr, low=0, low_open=True)
+        if self.head_lr is not None:
+            check_number("head_lr", self.head_lr, low=0, low_open=True)
         check_number("weight_decay", self.weight_decay, low=0)
         check_choice("dtype", self.dtype, ["float32", "float64"])
 

@@ -56,6 +56,8 @@ class ImageClassifier(CourseClassifier):
         steps: number of updates.
         batch_size: examples in a step; all of them where there are fewer.
         lr: AdamW's learning rate.
+        head_lr: that of the head, which is new and has further to go than a pretrained body;
+            ``None``: ``lr``.
         weight_decay: w; a decayed weight p shrinks by lr·w·p in a step.
         dtype: "float32" or "float64".
         random_state: seed; the same seed gives the same run in both frameworks.
@@ -78,6 +80,7 @@ class ImageClassifier(CourseClassifier):
         steps: int = 300,
         batch_size: int = 64,
         lr: float = 1e-3,
+        head_lr: float | None = None,
         weight_decay: float = 0.01,
         dtype: str = "float32",
         random_state: int | None = None,
@@ -89,6 +92,7 @@ class ImageClassifier(CourseClassifier):
         self.steps = steps
         self.batch_size = batch_size
         self.lr = lr
+        self.head_lr = head_lr
         self.weight_decay = weight_decay
         self.dtype = dtype
         self.random_state = random_state
@@ -191,14 +195,22 @@ class ImageClassifier(CourseClassifier):
         inputs = to_tensor(self._features(X) if frozen else X, device, self.dtype)
         targets = to_tensor(labels, device)
         batches = BatchStream(len(X), self.batch_size, streams.batches)
-        optimizer = optim.adamw(trained.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        parameters = {"head": list(network.head.parameters())}
+        if not frozen:
+            named = network.named_parameters()
+            parameters["body"] = [p for name, p in named if not name.startswith(HEAD)]
+        optimizers = {
+            name: optim.adamw(part, lr=self._rate(name), weight_decay=self.weight_decay)
+            for name, part in parameters.items()
+        }
 
         def step(number: int) -> Mapping[str, Tensor]:
             i = to_tensor(batches.next(), device)
             loss = F.cross_entropy(trained(inputs[i]), targets[i])
-            optimizer.zero_grad(set_to_none=True)
+            trained.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
+            for optimizer in optimizers.values():
+                optimizer.step()
             return {"loss": loss.detach()}
 
         trained.train()
@@ -207,7 +219,7 @@ class ImageClassifier(CourseClassifier):
             step,
             steps=self.steps,
             modules={"network": network},
-            optimizers={"optimizer": optimizer},
+            optimizers=optimizers,
             resumables={"streams": streams, "batches": batches},
             fingerprint={
                 "method": type(self).__name__,
@@ -221,6 +233,9 @@ class ImageClassifier(CourseClassifier):
         )
         network.eval()
         return history
+
+    def _rate(self, part: str) -> float:
+        return self.lr if part == "body" or self.head_lr is None else self.head_lr
 
     @torch.no_grad()
     def _features(self, X: np.ndarray) -> np.ndarray:
@@ -270,6 +285,8 @@ class ImageClassifier(CourseClassifier):
         check_number("steps", self.steps, low=1, integer=True)
         check_number("batch_size", self.batch_size, low=1, integer=True)
         check_number("lr", self.lr, low=0, low_open=True)
+        if self.head_lr is not None:
+            check_number("head_lr", self.head_lr, low=0, low_open=True)
         check_number("weight_decay", self.weight_decay, low=0)
         check_choice("dtype", self.dtype, ["float32", "float64"])
 

@@ -137,6 +137,27 @@ def test_full_tuning_starts_at_the_pretrained_body(framework, base):
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
+def test_head_and_body_have_rates_of_their_own(framework, base):
+    X, y = images(3)
+    options = {"tune": "full", "pretrained": base}
+    before = weights(framework, classifier(framework, **options, lr=1e-300).fit(X, y))
+    only_head = weights(
+        framework, classifier(framework, **options, lr=1e-300, head_lr=0.01).fit(X, y)
+    )
+    only_body = weights(
+        framework, classifier(framework, **options, lr=0.01, head_lr=1e-300).fit(X, y)
+    )
+    for name in before:
+        if "running" not in name:
+            is_head = name.startswith("head.")
+            assert np.array_equal(only_head[name], before[name]) is not is_head, name
+            assert np.array_equal(only_body[name], before[name]) is is_head, name
+    one, both = (
+        classifier(framework, **options, lr=0.01, head_lr=r).fit(X, y) for r in (None, 0.01)
+    )
+    np.testing.assert_array_equal(one.predict_proba(X), both.predict_proba(X))
+
+
 def test_scratch_ignores_the_pretrained_network(framework, base):
     X, y = images(3)
     alone = classifier(framework).fit(X, y)
@@ -255,6 +276,7 @@ def test_own_factories(framework):
         ({"steps": 0}, "steps must lie"),
         ({"batch_size": 0}, "batch_size must lie"),
         ({"lr": 0.0}, "lr must lie"),
+        ({"head_lr": 0.0}, "head_lr must lie"),
         ({"weight_decay": -1}, "weight_decay must lie"),
         ({"dtype": "float16"}, "dtype='float16'"),
         ({"X": np.zeros((6, 9, 9))}, r"examples of shape \(9, 9\), but pretrained"),
