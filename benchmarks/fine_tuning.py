@@ -1,0 +1,183 @@
+"""Full fine-tuning of the small BERT on 64 texts, against the usual ways, in one run.
+
+    python benchmarks/fine_tuning.py [--epochs 2] [--rounds 3] [--threads 1]
+
+The plain loop shuffles and pads each batch to its longest text; the Trainer is Hugging Face's with
+the same padding (left out where ``accelerate`` is not installed).  All start from the same
+encoder and see each text once an epoch, with AdamW at one rate, without dropout and warm-up; the
+loss over the training texts at the end is printed beside the time.  CPU time of this process is
+compared, interleaved; only ratios mean anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import numpy as np  # noqa: E402  (reads the thread variables set above)
+
+from fewshot_course.data import few_shot_split, load_dataset  # noqa: E402
+from fewshot_course.data.minilm import minilm_folder  # noqa: E402
+
+LR, BATCH = 5e-5, 16
+Run = Callable[[], float]
+
+
+def texts_and_labels() -> tuple[list[str], np.ndarray]:
+    """64 texts of 4 intents."""
+    data = load_dataset("tickets", "train")
+    chosen = few_shot_split(data.y, 16, np.random.default_rng(0), n_test=0).labelled
+    chosen = chosen[data.y[chosen] < 4]
+    return [data.X[i] for i in chosen], data.y[chosen]
+
+
+def ours(texts: list[str], y: np.ndarray, epochs: int) -> Run:
+    from fewshot_course.torch import TextClassifier
+
+    def run() -> float:
+        model = TextClassifier(
+            tune="full", epochs=epochs, batch_size=BATCH, lr=LR, head_lr=LR, dropout=0.0,
+            warmup=0.0, schedule="constant", random_state=0,
+        ).fit(texts, y, device="cpu")  # fmt: skip
+        proba = model.predict_proba(texts)
+        return float(-np.log(proba[np.arange(len(y)), y]).mean())
+
+    return run
+
+
+def hugging_face(texts: list[str], y: np.ndarray) -> tuple[Any, list[dict[str, Any]]]:
+    """The same network by ``transformers``, and one row a text."""
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+    folder = minilm_folder()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(128)
+    tokenizer.no_padding()
+    encoded = tokenizer.encode_batch(texts)
+    rows = [{"ids": e.ids, "label": int(label)} for e, label in zip(encoded, y, strict=True)]
+    torch.manual_seed(0)
+    config = BertConfig.from_pretrained(folder, num_labels=int(y.max()) + 1)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    model = BertForSequenceClassification(config)
+    model.bert = BertModel.from_pretrained(folder, config=config)
+    return model, rows
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pad a batch to its longest text."""
+    import torch
+
+    ids = [torch.tensor(row["ids"]) for row in rows]
+    mask = [torch.ones_like(one) for one in ids]
+    pad = torch.nn.utils.rnn.pad_sequence
+    return {
+        "input_ids": pad(ids, batch_first=True),
+        "attention_mask": pad(mask, batch_first=True),
+        "labels": torch.tensor([row["label"] for row in rows]),
+    }
+
+
+def loss_of(model: Any, rows: list[dict[str, Any]]) -> float:
+    import torch
+
+    with torch.no_grad():
+        return float(model.eval()(**collate(rows)).loss)
+
+
+def plain_loop(texts: list[str], y: np.ndarray, epochs: int) -> Run:
+    import torch
+
+    def run() -> float:
+        model, rows = hugging_face(texts, y)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
+        model.train()
+        for _ in range(epochs):
+            for batch in torch.randperm(len(texts)).split(BATCH):
+                optimizer.zero_grad()
+                model(**collate([rows[i] for i in batch])).loss.backward()
+                optimizer.step()
+        return loss_of(model, rows)
+
+    return run
+
+
+def trainer(texts: list[str], y: np.ndarray, epochs: int) -> Run:
+    import accelerate  # noqa: F401  (without it there is no Trainer)
+    import transformers
+    from transformers import Trainer, TrainingArguments
+
+    transformers.logging.set_verbosity_error()
+
+    def run() -> float:
+        model, rows = hugging_face(texts, y)
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                folder, num_train_epochs=epochs, per_device_train_batch_size=BATCH,
+                learning_rate=LR, lr_scheduler_type="constant", weight_decay=0.01, max_grad_norm=0,
+                report_to=[], save_strategy="no", logging_strategy="no", use_cpu=True,
+                disable_tqdm=True, seed=0, remove_unused_columns=False,
+            )  # fmt: skip
+            Trainer(model, arguments, train_dataset=rows, data_collator=collate).train()
+        return loss_of(model, rows)
+
+    return run
+
+
+def refit_seconds(texts: list[str], y: np.ndarray) -> float:
+    """Median CPU seconds of fitting a probe whose features are cached."""
+    from fewshot_course.torch import TextClassifier
+
+    times = []
+    for _ in range(11):
+        start = time.process_time()
+        TextClassifier().fit(texts, y)
+        times.append(time.process_time() - start)
+    return statistics.median(times[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    texts, y = texts_and_labels()
+    runs = {"plain loop": plain_loop(texts, y, options.epochs)}
+    try:
+        runs["Trainer"] = trainer(texts, y, options.epochs)
+    except ImportError:
+        print("(accelerate is not installed: the Trainer is left out)")
+    runs["this package"] = ours(texts, y, options.epochs)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    losses: dict[str, float] = {}
+    for round_ in range(options.rounds + 1):
+        for name, run in runs.items():
+            start = time.process_time()
+            losses[name] = run()
+            if round_:
+                seconds[name].append(time.process_time() - start)
+    cost = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"{'way':14} {'s':>7} {'times the loop':>15} {'final loss':>11}")
+    for name, value in cost.items():
+        ratio = cost["plain loop"] / value
+        print(f"{name:14} {value:7.2f} {ratio:15.2f} {losses[name]:11.4f}")
+    print(f"refit of a probe on cached features: {1000 * refit_seconds(texts, y):.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
