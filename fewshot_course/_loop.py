@@ -49,6 +49,7 @@ def run(
     learning_rate: Callable[[], float],
     fingerprint: Mapping[str, Any],
     open_log: Callable[[str], Callable[[str, float, int], None]],
+    stop: Callable[[], bool] | None = None,
     progress: bool = False,
     log_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -64,12 +65,14 @@ def run(
         learning_rate: the present rate, for the message of a diverged run.
         fingerprint: what a checkpoint must match; the package version is added.
         open_log: makes a function ``(name, value, step)`` that writes to TensorBoard.
+        stop: asked after each step; true ends the run before its last step.
         progress: whether to show a progress bar.
         log_dir: folder for TensorBoard, or None.
         checkpoint_dir: folder for checkpoints, or None.
 
     Returns:
-        name → array ``(steps,)`` of what ``step`` returned, float64.
+        name → array ``(steps,)`` of what ``step`` returned, float64; shorter for what only some
+        steps returned, or after an early stop.
 
     Raises:
         TrainingDiverged: at the first NaN or infinite loss; nothing of it is saved.
@@ -104,8 +107,10 @@ def run(
     pending: list[tuple[Mapping[str, Any], float]] = []
     with tqdm(total=steps, initial=done, disable=not progress, unit="step") as bar:
         for number in range(done, steps):
+            if stop is not None and stop():
+                break  # the checkpoint is that of a run which had stopped
             pending.append((step(number), learning_rate()))
-            last = number + 1 == steps
+            last = number + 1 == steps or (stop is not None and stop())
             checkpoint_due = checkpoint_dir is not None and (number + 1) % CHECKPOINT_EVERY == 0
             if last or checkpoint_due or len(pending) == CHECK_EVERY:
                 first = number + 1 - len(pending)

@@ -114,9 +114,11 @@ def save_arrays(
 
 
 def _plain(value: Any) -> Any:
-    """Turn NumPy's numbers, which a search over hyper-parameters brings, into Python's."""
+    """Turn NumPy's numbers, which a search over hyper-parameters brings, and paths into JSON."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     raise TypeError(f"the header cannot hold {value!r} of type {type(value).__name__}.")
 
 

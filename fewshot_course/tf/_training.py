@@ -70,6 +70,7 @@ def train(
     resumables: Mapping[str, _loop.Resumable],
     fingerprint: Mapping[str, Any],
     device: str,
+    stop: Callable[[], bool] | None = None,
     progress: bool = False,
     log_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -84,6 +85,7 @@ def train(
         resumables: random streams, batches and schedules by name.
         fingerprint: what a checkpoint to resume from must match.
         device: where it runs.
+        stop: asked after each step; true ends the run before its last step.
         progress: whether to show a progress bar.
         log_dir: folder for TensorBoard.
         checkpoint_dir: folder for checkpoints.
@@ -124,6 +126,7 @@ def train(
                 **fingerprint,
             },
             open_log=_open_log,
+            stop=stop,
             progress=progress,
             log_dir=log_dir,
             checkpoint_dir=checkpoint_dir,

@@ -49,11 +49,19 @@ class Optimizer:
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         """Update every parameter with its gradient; works inside ``tf.function``."""
         self.steps.assign_add(1)
+        factors: dict[tf.DType, tuple[tf.Tensor, ...]] = {}  # once for all parameters
         for index, gradient in enumerate(gradients):
             if gradient is not None:
-                self._update(index, tf.convert_to_tensor(gradient))
+                gradient = tf.convert_to_tensor(gradient)
+                if gradient.dtype not in factors:
+                    factors[gradient.dtype] = self._factors(gradient.dtype)
+                self._update(index, gradient, *factors[gradient.dtype])
 
-    def _update(self, index: int, gradient: tf.Tensor) -> None:
+    def _factors(self, dtype: tf.DType) -> tuple[tf.Tensor, ...]:
+        """Return the scalars of this step, computed in float64 and rounded once."""
+        return (tf.cast(self.lr, dtype),)
+
+    def _update(self, index: int, gradient: tf.Tensor, *factors: tf.Tensor) -> None:
         raise NotImplementedError  # each rule below fills this in
 
 
@@ -68,15 +76,16 @@ class _SGD(Optimizer):
         super().__init__(parameters, lr, ["momentum_buffer"] if momentum else [])
         self.momentum, self.weight_decay = momentum, weight_decay
 
-    def _update(self, index: int, gradient: tf.Tensor) -> None:
+    def _update(self, index: int, gradient: tf.Tensor, *factors: tf.Tensor) -> None:
         parameter, dtype = self.parameters[index], gradient.dtype
+        (lr,) = factors
         if self.weight_decay:
             gradient += tf.constant(self.weight_decay, dtype) * parameter
         if self.momentum:
             buffer = self.slots["momentum_buffer"][index]
             buffer.assign(tf.constant(self.momentum, dtype) * buffer + gradient)
             gradient = buffer.value()
-        parameter.assign_sub(tf.cast(self.lr, dtype) * gradient)
+        parameter.assign_sub(lr * gradient)
 
 
 class _Adam(Optimizer):
@@ -91,21 +100,23 @@ class _Adam(Optimizer):
         super().__init__(parameters, lr, ["exp_avg", "exp_avg_sq"])
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
-    def _update(self, index: int, gradient: tf.Tensor) -> None:
-        parameter, dtype = self.parameters[index], gradient.dtype
-        mean, square = self.slots["exp_avg"][index], self.slots["exp_avg_sq"][index]
+    def _factors(self, dtype: tf.DType) -> tuple[tf.Tensor, ...]:
         beta1, beta2 = (tf.constant(beta, tf.float64) for beta in self.betas)
-        mean.assign_add((gradient - mean) * tf.cast(1 - beta1, dtype))
-        square.assign(
-            square * tf.cast(beta2, dtype) + tf.square(gradient) * tf.cast(1 - beta2, dtype)
-        )
-        # As torch does, the factors are computed in float64 and rounded once.
         steps = tf.cast(self.steps, tf.float64)
-        size = tf.cast(self.lr / (1 - beta1**steps), dtype)
-        root = tf.cast(tf.sqrt(1 - beta2**steps), dtype)
+        size = self.lr / (1 - beta1**steps)
+        root = tf.sqrt(1 - beta2**steps)
+        kept = 1 - self.lr * self.weight_decay
+        return tuple(tf.cast(f, dtype) for f in (1 - beta1, beta2, 1 - beta2, size, root, kept))
+
+    def _update(self, index: int, gradient: tf.Tensor, *factors: tf.Tensor) -> None:
+        parameter, eps = self.parameters[index], tf.constant(self.eps, gradient.dtype)
+        mean, square = self.slots["exp_avg"][index], self.slots["exp_avg_sq"][index]
+        rest1, beta2, rest2, size, root, kept = factors
+        mean.assign_add((gradient - mean) * rest1)
+        square.assign(square * beta2 + tf.square(gradient) * rest2)
         if self.weight_decay and len(parameter.shape) > 1:
-            parameter.assign(parameter * tf.cast(1 - self.lr * self.weight_decay, dtype))
-        parameter.assign_sub(size * mean / (tf.sqrt(square) / root + tf.constant(self.eps, dtype)))
+            parameter.assign(parameter * kept)
+        parameter.assign_sub(size * mean / (tf.sqrt(square) / root + eps))
 
 
 def sgd(

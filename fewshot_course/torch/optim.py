@@ -21,6 +21,9 @@ __all__ = [
     "warmup_linear",
 ]
 
+FUSED_FROM, FUSED_ON = 1_000_000, ("cpu", "cuda")
+"""Weights, and devices, from which AdamW runs as one fused kernel."""
+
 
 def sgd(
     parameters: Iterable[nn.Parameter],
@@ -82,7 +85,12 @@ def adamw(
         {"params": [p for p in every if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps)
+    # Torch's fused kernel goes over the weights once instead of a dozen times, a third of a step
+    # of a small BERT, but rounds float32 more coarsely: only where there are many weights.
+    fused = sum(p.numel() for p in every) >= FUSED_FROM and every[0].device.type in FUSED_ON
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps, fused=fused
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
