@@ -21,6 +21,8 @@ from fewshot_course._checks import check_choice
 from fewshot_course.data.minilm import file_sha256, minilm_folder
 
 WEIGHTS = "model.safetensors"
+LORA_TARGETS = ("query", "value")
+"""The linear layers that get a low-rank update, as in Hu et al. (2022)."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return canonical name → shape of every weight, in the order of the layers."""
+    def shapes(self, lora_rank: int = 0) -> dict[str, tuple[int, ...]]:
+        """Return canonical name → shape of every weight, in the order of the layers.
+
+        With a rank, queries and values have the two factors of a low-rank update beside them.
+        """
         wide, inner = self.hidden_size, self.intermediate_size
         shapes: dict[str, tuple[int, ...]] = {
             "embeddings.word_embeddings.weight": (self.vocab_size, wide),
@@ -50,6 +55,9 @@ class BertConfig:
             layer = f"encoder.layer.{index}"
             for name in ("query", "key", "value"):
                 shapes |= _linear(f"{layer}.attention.self.{name}", wide, wide)
+                if lora_rank and name in LORA_TARGETS:
+                    shapes[f"{layer}.attention.self.{name}.lora_A"] = (lora_rank, wide)
+                    shapes[f"{layer}.attention.self.{name}.lora_B"] = (wide, lora_rank)
             shapes |= _linear(f"{layer}.attention.output.dense", wide, wide)
             shapes |= _norm(f"{layer}.attention.output.LayerNorm", wide)
             shapes |= _linear(f"{layer}.intermediate.dense", wide, inner)

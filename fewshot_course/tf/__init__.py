@@ -6,6 +6,7 @@ from fewshot_course.tf import _start
 _start.start()
 
 from fewshot_course.tf.alignment import CORALAdapter, DANNAdapter  # noqa: E402
+from fewshot_course.tf.fine_tuning import TextClassifier  # noqa: E402
 from fewshot_course.tf.gmm import GMMPseudoLabeler  # noqa: E402
 from fewshot_course.tf.image_transfer import ImageClassifier  # noqa: E402
 from fewshot_course.tf.kl_adaptation import KLAdapter  # noqa: E402
@@ -27,4 +28,5 @@ __all__ = [
     "ProtoNet",
     "Reptile",
     "SelfTraining",
+    "TextClassifier",
 ]

@@ -18,7 +18,7 @@ from fewshot_course.tf import networks
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor
 from fewshot_course.tf.networks import LayerNorm
 
-__all__ = ["Encoder", "dropout_masks", "encode", "load_encoder", "mean_pool"]
+__all__ = ["Encoder", "dropout_masks", "encode", "load_encoder", "low_rank_update", "mean_pool"]
 
 
 class Encoder(keras.Model):
@@ -29,24 +29,28 @@ class Encoder(keras.Model):
 
     Args:
         config: the architecture.
+        lora_rank: rank of a low-rank update of queries and values (Hu et al. 2022); 0: none.
+        lora_alpha: its scale; the update is multiplied by ``lora_alpha / lora_rank``.
     """
 
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
+    def __init__(self, config: BertConfig, lora_rank: int = 0, lora_alpha: float = 16.0) -> None:
+        super().__init__(name="bert")
         self.config = config
-        shapes = config.shapes()
+        shapes = config.shapes(lora_rank)
         # One flat list in the canonical order; a layer's name is the canonical one.
         self.parts = []
         for name, shape in shapes.items():
             layer, _, kind = name.rpartition(".")
-            if kind == "bias":
+            if kind != "weight":
                 continue
             if len(shape) == 1:
                 self.parts.append(LayerNorm(shape[0], eps=config.layer_norm_eps, name=layer))
             elif layer.endswith("_embeddings"):
                 self.parts.append(_Table(shape, name=layer))
+            elif f"{layer}.lora_A" in shapes:
+                self.parts.append(_LoRALinear(shape[0], lora_rank, lora_alpha, name=layer))
             else:
-                self.parts.append(_linear(shape[1], shape[0], name=layer))
+                self.parts.append(linear(shape[1], shape[0], name=layer))
         self._part = {part.name: part for part in self.parts}
         self.built = True
 
@@ -110,6 +114,20 @@ def mean_pool(sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Return the mean of a text's token vectors, padding left out: ``(n, L, d)`` → ``(n, d)``."""
     weight = tf.cast(mask, sequence.dtype)[..., None]
     return tf.reduce_sum(sequence * weight, 1) / tf.reduce_sum(weight, 1)
+
+
+def low_rank_update(x: tf.Tensor, lora_A: tf.Tensor, lora_B: tf.Tensor, alpha: float) -> tf.Tensor:
+    """Return what LoRA adds to a linear layer's output: α/r · x Aᵀ Bᵀ (Hu et al. 2022).
+
+    Args:
+        x: ``(..., n_in)``.
+        lora_A: ``(r, n_in)``.
+        lora_B: ``(n_out, r)``; starts at 0, so that tuning starts from the pretrained model.
+        alpha: α.
+    """
+    scale = tf.constant(alpha / lora_A.shape[0], x.dtype)
+    inner = tf.matmul(x, lora_A, transpose_b=True)
+    return scale * tf.matmul(inner, lora_B, transpose_b=True)
 
 
 def dropout_masks(
@@ -218,16 +236,25 @@ def _pooler(files: BertFiles, dtype: str, device: str) -> Pooler:
     """Load a frozen encoder; the last two are kept, so that a cross-validation loads one once."""
     with tf.device(device):
         encoder = _load(files, dtype)
-    ints = tf.TensorSpec((None, None), tf.int64)
-
-    @tf.function(input_signature=[ints, ints])
-    def run(ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        return mean_pool(encoder(ids, mask), mask)
+    run = compiled(lambda ids, mask: mean_pool(encoder(ids, mask), mask))
 
     def pooled(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return to_array(run(to_tensor(ids, device), to_tensor(mask, device)))
 
     return pooled
+
+
+def compiled(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Compile a function of token numbers and mask, once for all lengths, at its first call.
+
+    The concrete function is called: ``tf.function`` itself would warn of "retracing" where many
+    models come after each other.  Without AutoGraph tracing takes a fraction of the time.
+    """
+    ints = tf.TensorSpec((None, None), tf.int64)
+    traced = functools.cache(
+        tf.function(function, input_signature=[ints, ints], autograph=False).get_concrete_function
+    )
+    return lambda ids, mask: traced()(ids, mask)
 
 
 def _load(files: BertFiles, dtype: str) -> Encoder:
@@ -266,7 +293,26 @@ class _Table(keras.layers.Layer):
         return tf.gather(self.weight, index)
 
 
-def _linear(n_in: int, n_out: int, name: str) -> keras.layers.Dense:
+class _LoRALinear(keras.layers.Dense):
+    """A linear layer with a low-rank update."""
+
+    def __init__(self, width: int, rank: int, alpha: float, **kwargs: Any) -> None:
+        super().__init__(width, kernel_initializer="zeros", **kwargs)
+        self.rank, self.alpha = rank, alpha
+        self.build((None, width))
+
+    def build(self, input_shape: tuple[int | None, int]) -> None:
+        super().build(input_shape)
+        width = self.units
+        self.lora_A = self.add_weight(shape=(self.rank, width), initializer="zeros", name="lora_A")
+        self.lora_B = self.add_weight(shape=(width, self.rank), initializer="zeros", name="lora_B")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return super().call(x) + low_rank_update(x, self.lora_A, self.lora_B, self.alpha)
+
+
+def linear(n_in: int, n_out: int, name: str) -> keras.layers.Dense:
+    """Make a linear layer whose weights are there at once."""
     layer = keras.layers.Dense(n_out, kernel_initializer="zeros", name=name)
     layer.build((None, n_in))
     return layer

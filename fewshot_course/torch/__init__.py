@@ -9,6 +9,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter
+from fewshot_course.torch.fine_tuning import TextClassifier
 from fewshot_course.torch.gmm import GMMPseudoLabeler
 from fewshot_course.torch.image_transfer import ImageClassifier
 from fewshot_course.torch.kl_adaptation import KLAdapter
@@ -30,4 +31,5 @@ __all__ = [
     "ProtoNet",
     "Reptile",
     "SelfTraining",
+    "TextClassifier",
 ]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_course._bert import BertConfig, BertFiles, find_bert, read_weights
+from fewshot_course._bert import LORA_TARGETS, BertConfig, BertFiles, find_bert, read_weights
 from fewshot_course._checks import check_choice
 from fewshot_course._features import Pooler, frozen_features
 from fewshot_course.torch import networks
@@ -21,7 +21,7 @@ from fewshot_course.torch._training import resolve_device, to_array, to_tensor
 if TYPE_CHECKING:
     from transformers import BertModel
 
-__all__ = ["Encoder", "dropout_masks", "encode", "load_encoder", "mean_pool"]
+__all__ = ["Encoder", "dropout_masks", "encode", "load_encoder", "low_rank_update", "mean_pool"]
 
 
 class Encoder(nn.Module):
@@ -32,9 +32,11 @@ class Encoder(nn.Module):
 
     Args:
         config: the architecture.
+        lora_rank: rank of a low-rank update of queries and values (Hu et al. 2022); 0: none.
+        lora_alpha: its scale; the update is multiplied by ``lora_alpha / lora_rank``.
     """
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: BertConfig, lora_rank: int = 0, lora_alpha: float = 16.0) -> None:
         super().__init__()
         self.config = config
         bert = _bert_model(config)
@@ -42,6 +44,9 @@ class Encoder(nn.Module):
         self._dropouts = [_share_dropout(self.embeddings)]
         for layer in self.encoder.layer:
             attention = layer.attention
+            for name in LORA_TARGETS if lora_rank else ():
+                linear = _LoRALinear(config.hidden_size, lora_rank, lora_alpha)
+                setattr(attention.self, name, linear)
             self._dropouts += map(_share_dropout, (attention.self, attention.output, layer.output))
 
     def forward(self, ids: Tensor, mask: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
@@ -66,6 +71,18 @@ def mean_pool(sequence: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of a text's token vectors, padding left out: ``(n, L, d)`` → ``(n, d)``."""
     weight = mask.to(sequence.dtype)[..., None]
     return (sequence * weight).sum(1) / weight.sum(1)
+
+
+def low_rank_update(x: Tensor, lora_A: Tensor, lora_B: Tensor, alpha: float) -> Tensor:
+    """Return what LoRA adds to a linear layer's output: α/r · x Aᵀ Bᵀ (Hu et al. 2022).
+
+    Args:
+        x: ``(..., n_in)``.
+        lora_A: ``(r, n_in)``.
+        lora_B: ``(n_out, r)``; starts at 0, so that tuning starts from the pretrained model.
+        alpha: α.
+    """
+    return alpha / len(lora_A) * (x @ lora_A.T @ lora_B.T)
 
 
 def dropout_masks(
@@ -187,6 +204,19 @@ def _load(files: BertFiles, dtype: str) -> Encoder:
     encoder = Encoder(files.config).to(getattr(torch, dtype)).eval()
     networks.from_numpy(encoder, read_weights(files, dtype))
     return encoder
+
+
+class _LoRALinear(nn.Linear):
+    """A linear layer with a low-rank update."""
+
+    def __init__(self, width: int, rank: int, alpha: float) -> None:
+        super().__init__(width, width)
+        self.alpha = alpha
+        self.lora_A = nn.Parameter(torch.zeros(rank, width))
+        self.lora_B = nn.Parameter(torch.zeros(width, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + low_rank_update(x, self.lora_A, self.lora_B, self.alpha)
 
 
 class _Dropout(nn.Module):

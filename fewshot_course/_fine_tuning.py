@@ -1,0 +1,695 @@
+"""What fine-tuning on few texts needs beside a framework: settings, probe, schedule, files.
+
+The network, its losses and the training step stand in ``torch/fine_tuning.py`` and
+``tf/fine_tuning.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.validation import check_is_fitted
+
+from fewshot_course._bert import BertConfig, BertFiles, find_bert, read_weights
+from fewshot_course._checks import UNLABELLED, check_choice, check_labels, check_number
+from fewshot_course._estimator import CourseClassifier
+from fewshot_course._loop import describe, hash_arrays
+from fewshot_course._pseudo import check_classes, class_index
+from fewshot_course._schedules import ReduceLROnPlateau, warmup_linear
+from fewshot_course._streams import Streams
+from fewshot_course._texts import (
+    LengthBatches,
+    Tokens,
+    batches_by_length,
+    check_max_length,
+    check_texts,
+    tokenise,
+)
+
+LSTM_UNITS = 128
+LEARNING_RATES = {"full": 5e-5, "top": 1e-4, "lora": 1e-3}
+"""Rates of the encoder where ``lr`` is None."""
+
+AT_ONCE = 32  # texts in one batch of a prediction
+
+
+# ---------------------------------------------------------------- weights that are new
+
+
+def head_shapes(head: str, width: int, n_classes: int) -> dict[str, tuple[int, ...]]:
+    """Return canonical name → shape of what stands on the encoder."""
+    if head == "linear":
+        return {"head.weight": (n_classes, width), "head.bias": (n_classes,)}
+    gates = 4 * LSTM_UNITS
+    return {
+        "lstm.weight_ih_l0": (gates, width),
+        "lstm.weight_hh_l0": (gates, LSTM_UNITS),
+        "lstm.bias_ih_l0": (gates,),
+        "lstm.bias_hh_l0": (gates,),
+        "head.weight": (n_classes, LSTM_UNITS),
+        "head.bias": (n_classes,),
+    }
+
+
+def draw_weights(
+    shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Draw new weights: BERT's own start for linear layers, torch's for an LSTM, LoRA's for LoRA.
+
+    Linear weights are normal with standard deviation 0.02, their biases 0; layer norms start as
+    the identity; an LSTM is uniform in ±1/√units, with a second bias of 0 that stays; LoRA's A
+    is uniform in ±1/√n_in and its B is 0.
+
+    Args:
+        shapes: canonical name → shape.
+        rng: the ``init`` stream.
+    """
+    arrays = {}
+    for name, shape in shapes.items():
+        kind = name.rpartition(".")[2]
+        if kind in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"):
+            bound = (shape[0] // 4) ** -0.5
+            arrays[name] = rng.uniform(-bound, bound, size=shape)
+        elif kind == "lora_A":
+            arrays[name] = rng.uniform(-(shape[1] ** -0.5), shape[1] ** -0.5, size=shape)
+        elif kind == "weight":
+            is_norm = len(shape) == 1
+            arrays[name] = np.ones(shape) if is_norm else 0.02 * rng.standard_normal(shape)
+        else:
+            arrays[name] = np.zeros(shape)
+    return arrays
+
+
+def top_names(config: BertConfig, layers: int) -> list[str]:
+    """Return the canonical names of the uppermost layers' weights."""
+    first = config.num_hidden_layers - layers
+    prefixes = tuple(f"encoder.layer.{i}." for i in range(first, config.num_hidden_layers))
+    return [f"bert.{name}" for name in config.shapes() if name.startswith(prefixes)]
+
+
+# ---------------------------------------------------------------- the convex part
+
+
+def fit_probe(
+    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, C: float
+) -> dict[str, np.ndarray]:
+    """Return the optimum of a linear head on fixed features, by scikit-learn.
+
+    The sum of weighted cross-entropies plus ‖W‖² / (2C) is convex, so there is one optimum and
+    no learning rate; biases are not penalised.
+
+    Args:
+        features: ``(n, d)``.
+        labels: class indices ``(n,)``, each class present.
+        weights: of the examples, ``(n,)``.
+        C: inverse strength of the penalty.
+
+    Returns:
+        "head.weight" ``(classes, d)`` and "head.bias" ``(classes,)``, float64.
+    """
+    model = LogisticRegression(C=C, tol=1e-6, max_iter=5000)
+    model.fit(features.astype(np.float64), labels, sample_weight=weights)
+    weight, bias = model.coef_, model.intercept_
+    if len(bias) == 1:  # two classes: one row z says the same as the two rows ∓z/2
+        weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return {"head.weight": weight, "head.bias": bias}
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Give each row the length 1."""
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def cross_entropy_of(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """Return the mean of weight · cross-entropy, in float64."""
+    chosen = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    return float(-(weights * chosen).mean())
+
+
+# ---------------------------------------------------------------- the few labels
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Texts to learn from or to stop by.
+
+    Attributes:
+        tokens: the texts.
+        labels: class indices ``(n,)`` int64.
+        weights: weight of each text's loss, ``(n,)``.
+        sequences: outputs of a frozen encoder, ``(length, d)`` a text; ``None``: it is trained.
+    """
+
+    tokens: Tokens
+    labels: np.ndarray
+    weights: np.ndarray
+    sequences: tuple[np.ndarray, ...] | None = None
+
+    def parts(self) -> list[np.ndarray]:
+        """Return index arrays that together hold every text once, for a loss over all."""
+        return np.array_split(np.arange(len(self.labels)), -(-len(self.labels) // AT_ONCE))
+
+    def take(self, index: np.ndarray) -> TextData:
+        """Return some of the texts."""
+        ids = tuple(self.tokens.ids[i] for i in index)
+        tokens = replace(self.tokens, ids=ids, lengths=self.tokens.lengths[index])
+        kept = None if self.sequences is None else tuple(self.sequences[i] for i in index)
+        return TextData(tokens, self.labels[index], self.weights[index], kept)
+
+    def inputs(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a batch: token numbers ``(b, L)`` or sequences ``(b, L, d)``, and its mask."""
+        ids, mask = self.tokens.pad(index)
+        if self.sequences is None:
+            return ids, mask
+        padded = np.zeros((*ids.shape, self.sequences[0].shape[1]), self.sequences[0].dtype)
+        for row, text in enumerate(index):
+            padded[row, : self.tokens.lengths[text]] = self.sequences[text]
+        return padded, mask
+
+
+def example_weights(class_weight: Any, y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the weight of each example, ``(n,)`` float64.
+
+    Args:
+        class_weight: ``None`` (all 1), "balanced" (n / (classes · count)), or label → weight.
+        y: labels ``(n,)``.
+        classes: the labels there are.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: for a class without a weight, or a negative one.
+    """
+    if class_weight is None:
+        return np.ones(len(y))
+    if isinstance(class_weight, str):
+        check_choice("class_weight", class_weight, ["balanced"])
+        balanced = compute_class_weight("balanced", classes=classes, y=y)
+        of_class = dict(zip(classes, balanced, strict=True))
+    elif isinstance(class_weight, Mapping):
+        of_class = {int(label): weight for label, weight in class_weight.items()}
+        if missing := [int(label) for label in classes if label not in of_class]:
+            raise ValueError(f"class_weight has no weight for the classes {missing}.")
+        for label, weight in of_class.items():
+            check_number(f"class_weight[{label}]", weight, low=0)
+    else:
+        raise TypeError(
+            f"class_weight must be None, 'balanced' or a dict, got {type(class_weight).__name__}."
+        )
+    return np.array([of_class[label] for label in y], dtype=np.float64)
+
+
+def hold_out(
+    labels: np.ndarray, fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Set a part of the few labels aside, at least one of each class.
+
+    Args:
+        labels: class indices ``(n,)``.
+        fraction: in (0, 1).
+        rng: the ``batches`` stream.
+
+    Returns:
+        Indices to train on and indices to stop by, ascending.
+
+    Raises:
+        ValueError: if a class has too few examples to give one away.
+    """
+    aside = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        n = max(1, round(fraction * len(members)))
+        if n >= len(members):
+            raise ValueError(
+                f"validation_fraction={fraction:g} would leave none of the {len(members)} "
+                f"example(s) of a class to train on; lower it, or set it to 0."
+            )
+        aside.append(members[:n])
+    held = np.sort(np.concatenate(aside))
+    return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+class PairBatches:
+    """Endless batches for pairs: some classes, and some texts of each.
+
+    A batch holds up to ``batch_size / 2`` classes, and of each at least two texts where it has
+    two, so that there are pairs within a class and between classes.
+
+    Args:
+        labels: class indices ``(n,)``.
+        batch_size: texts a batch, at most.
+        rng: decides what is drawn; one number is taken from it, now.
+
+    Attributes:
+        batches_per_epoch: ⌈n / batch_size⌉.
+    """
+
+    def __init__(self, labels: np.ndarray, batch_size: int, rng: np.random.Generator) -> None:
+        check_number("batch_size", batch_size, low=4, integer=True)
+        self.batches_per_epoch = -(-len(labels) // batch_size)
+        self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        self._classes = min(len(self._members), batch_size // 2)
+        self._texts = batch_size // self._classes
+        self._rng = np.random.default_rng(int(rng.integers(2**63)))
+
+    def next(self) -> np.ndarray:
+        """Return the indices of the next batch."""
+        chosen = self._rng.permutation(len(self._members))[: self._classes]
+        return np.concatenate(
+            [self._rng.permutation(self._members[c])[: self._texts] for c in chosen]
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return the generator's state, ready for JSON."""
+        return dict(self._rng.bit_generator.state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state`."""
+        self._rng.bit_generator.state = state
+
+
+class Schedule:
+    """The learning rate of each step, and when to stop.
+
+    Args:
+        kind: after the warm-up the rate falls to 0 ("linear"), stays ("constant"), or falls when
+            a loss stops falling ("plateau").
+        steps: number of steps in all.
+        steps_per_epoch: steps between two looks at the validation part.
+        warmup: part of the steps in which the rate rises from 0, in [0, 1].
+        plateau_factor: what a plateau multiplies the rate by.
+        plateau_patience: epochs without improvement that a plateau needs.
+        patience: epochs without improvement on the validation part that end the training.
+
+    Attributes:
+        best_epoch: epoch of the lowest validation loss, counted from 1; 0: none yet.
+        stopped: whether the training has ended early.
+    """
+
+    def __init__(
+        self, kind: str, steps: int, steps_per_epoch: int, warmup: float,
+        plateau_factor: float, plateau_patience: int, patience: int,
+    ) -> None:  # fmt: skip
+        self.kind, self.steps, self.warmup = kind, steps, warmup
+        self.steps_per_epoch, self.patience = steps_per_epoch, patience
+        self.plateau = ReduceLROnPlateau(1.0, plateau_factor, plateau_patience)
+        self.best, self.best_epoch, self.bad, self.total = float("inf"), 0, 0, 0.0
+
+    @property
+    def stopped(self) -> bool:
+        return self.bad >= self.patience
+
+    def factor(self, step: int) -> float:
+        """Return what the learning rate is multiplied by in a step, counted from 0."""
+        rising = self.warmup * self.steps
+        if self.kind == "linear" or step < rising:
+            return warmup_linear(step, self.steps, self.warmup)
+        return self.plateau.lr if self.kind == "plateau" else 1.0
+
+    def after(
+        self,
+        step: int,
+        loss: Any,
+        validate: Callable[[], float] | None,
+        keep: Callable[[], None],
+    ) -> dict[str, float]:
+        """Note a step; at the end of an epoch, look at the validation part.
+
+        Args:
+            step: its number, counted from 0.
+            loss: its loss; watched for a plateau where there is no validation part.
+            validate: computes the validation loss.
+            keep: called when that is the lowest so far.
+
+        Returns:
+            "validation_loss" at the end of an epoch.
+        """
+        watch_training = self.kind == "plateau" and validate is None
+        if watch_training:
+            self.total += float(loss)
+        if (step + 1) % self.steps_per_epoch:
+            return {}
+        seen: dict[str, float] = {}
+        if validate is not None:
+            seen["validation_loss"] = validate()
+            if seen["validation_loss"] < self.best:
+                self.best, self.bad = seen["validation_loss"], 0
+                self.best_epoch = (step + 1) // self.steps_per_epoch
+                keep()
+            else:
+                self.bad += 1
+        if self.kind == "plateau":
+            mean = self.total / self.steps_per_epoch
+            self.plateau.step(mean if watch_training else seen["validation_loss"])
+            self.total = 0.0
+        return seen
+
+    def state(self) -> dict[str, Any]:
+        """Return what :meth:`restore` needs, ready for JSON."""
+        names = ("best", "best_epoch", "bad", "total")
+        return {name: getattr(self, name) for name in names} | {"plateau": self.plateau.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        for name in ("best", "best_epoch", "bad", "total"):
+            setattr(self, name, state[name])
+        self.plateau.restore(state["plateau"])
+
+
+# ---------------------------------------------------------------- the estimator
+
+
+class FineTunedClassifier(CourseClassifier):
+    """A text classifier on a pretrained BERT; a subclass holds network, losses and step.
+
+    A subclass gives ``_place``, ``_encode``, ``_build``, ``_train``, ``_run`` and
+    ``_weights``.
+    """
+
+    model: str | os.PathLike[str]
+    head: str
+    tune: str
+    objective: str
+    top_layers: int
+    lora_rank: int
+    lora_alpha: float
+    reinit_layers: int
+    epochs: int
+    batch_size: int
+    lr: float | None
+    head_lr: float
+    weight_decay: float
+    dropout: float
+    l2_sp: float
+    warmup: float
+    schedule: str
+    plateau_factor: float
+    plateau_patience: int
+    validation_fraction: float
+    patience: int
+    class_weight: Any
+    C: float
+    max_length: int
+    cache: bool
+    dtype: str
+    random_state: int | None
+
+    _facts = ("encoder_sha256_",)
+    network_: Any
+    _device: str = "cpu"
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        device: str = "auto",
+        progress: bool = False,
+        log_dir: str | os.PathLike[str] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Learn from labelled texts.
+
+        The last three options are for what is trained by gradient; a linear probe is not.
+
+        Args:
+            X: list of str.
+            y: labels ≥ 0, ``(n,)``.
+            device: "auto", "cpu", "cuda", ...
+            progress: whether to show a progress bar.
+            log_dir: folder for TensorBoard.
+            checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            TypeError: if ``X`` is no list of str, or ``y`` holds no whole numbers.
+            ValueError: for an empty text, a label of -1, a single class, or a setting out of
+                range or that means nothing beside another one.
+            FileNotFoundError: if the model's folder or a file in it is missing.
+            fewshot_course.data.DataError: if ``minilm`` cannot be had.
+            TrainingDiverged: if the loss is NaN or infinite.
+        """
+        self._check_parameters()
+        texts = check_texts("X", X)
+        y = _check_all_labelled(y, len(texts))
+        self.classes_ = check_classes(y)
+        labels = class_index(y, self.classes_)
+        weights = example_weights(self.class_weight, y, self.classes_)
+        files = self._find()
+        self.encoder_sha256_ = files.sha256
+        self._device = self._place(device)
+        if self._is_linear_probe:
+            self.history_: dict[str, np.ndarray] = {}
+            self.head_ = fit_probe(self._encode(texts), labels, weights, self.C)
+            return self
+        streams = Streams.from_seed(self.random_state)
+        self._build(files.config, self._start(files, streams.init))
+        data = TextData(self._tokenise(texts, files), labels, weights)
+        if self.tune == "probe":
+            data = replace(data, sequences=tuple(self._run(data.tokens, "sequence")))
+        fingerprint = {
+            "method": type(self).__name__,
+            "params": describe(self.get_params(deep=False)),
+            "model": files.sha256,
+            "data": hash_arrays(_as_bytes(texts), labels, weights),
+        }
+        self.history_ = self._train(
+            data, streams, fingerprint,
+            progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
+        )  # fmt: skip
+        if self.objective == "contrastive":
+            features = unit(np.stack(self._run(data.tokens, "features")))
+            self._weights(fit_probe(features, labels, weights, self.C))
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return class probabilities ``(n, C)`` float64, in the order of ``classes_``.
+
+        Raises:
+            TypeError: if ``X`` is no list of str.
+            ValueError: for an empty text.
+        """
+        check_is_fitted(self)
+        texts = check_texts("X", X)
+        files = self._find_again()
+        if self._is_linear_probe:
+            logits = self._encode(texts) @ self.head_["head.weight"].T + self.head_["head.bias"]
+        else:
+            logits = np.stack(self._run(self._tokenise(texts, files), "logits"))
+        return softmax(logits.astype(np.float64), axis=1)
+
+    @property
+    def _is_linear_probe(self) -> bool:
+        return self.tune == "probe" and self.head == "linear"
+
+    def _find(self) -> BertFiles:
+        """Find the model's files; check the settings that depend on them."""
+        files = find_bert(self.model)
+        check_max_length(self.max_length, files.config.max_position_embeddings)
+        for name in ("top_layers", "reinit_layers"):
+            high = files.config.num_hidden_layers
+            check_number(name, getattr(self, name), low=0, high=high, integer=True)
+        return files
+
+    def _find_again(self) -> BertFiles:
+        """Find the files of a fitted classifier; raise if they are another model's now."""
+        files = self._find()
+        if files.sha256 != self.encoder_sha256_:
+            raise ValueError(
+                f"model={str(self.model)!r} is another one than when this classifier was fitted "
+                f"(SHA-256 {files.sha256[:16]}..., then {self.encoder_sha256_[:16]}...)."
+            )
+        return files
+
+    def _tokenise(self, texts: list[str], files: BertFiles) -> Tokens:
+        pad_id = files.config.pad_token_id
+        return tokenise(
+            texts, files.folder, max_length=self.max_length, pad_id=pad_id, stacklevel=4
+        )
+
+    def _start(self, files: BertFiles, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return the weights to start from: new ones are drawn, the rest is pretrained."""
+        config = files.config
+        shapes = head_shapes(self.head, config.hidden_size, len(self.classes_))
+        every = {f"bert.{name}": s for name, s in config.shapes(self._rank).items()}
+        again = set(top_names(config, self.reinit_layers))
+        shapes |= {n: s for n, s in every.items() if n in again or ".lora_" in n}
+        pretrained = {f"bert.{n}": a for n, a in read_weights(files, self.dtype).items()}
+        return pretrained | draw_weights(shapes, rng)
+
+    @property
+    def _rank(self) -> int:
+        return self.lora_rank if self.tune == "lora" else 0
+
+    def _trained(self, config: BertConfig) -> list[str]:
+        """Return the canonical names of what is trained, the encoder's before the head's."""
+        names: list[str] = []
+        if self.tune == "full":
+            names = [f"bert.{name}" for name in config.shapes()]
+        elif self.tune == "top":
+            names = top_names(config, self.top_layers)
+        elif self.tune == "lora":
+            names = [f"bert.{n}" for n in config.shapes(self.lora_rank) if ".lora_" in n]
+        head = head_shapes(self.head, config.hidden_size, len(self.classes_))
+        return names + [name for name in head if name != "lstm.bias_hh_l0"]
+
+    def _anchored(self, config: BertConfig) -> list[str]:
+        """Return the names of the weights that L2-SP holds near their pretrained values.
+
+        Biases and layer norms are free, as in weight decay: the gradient of a key's bias is 0 but
+        for rounding, which the pull and Adam together would blow up.
+        """
+        if not self.l2_sp:
+            return []
+        drawn, shapes = set(top_names(config, self.reinit_layers)), config.shapes()
+        matrices = {f"bert.{name}" for name, shape in shapes.items() if len(shape) > 1} - drawn
+        return [name for name in self._trained(config) if name in matrices]
+
+    def _split(self, data: TextData, streams: Streams) -> tuple[TextData, TextData | None]:
+        if not self.validation_fraction:
+            return data, None
+        train, aside = hold_out(data.labels, self.validation_fraction, streams.batches)
+        return data.take(train), data.take(aside)
+
+    def _batches(self, data: TextData, streams: Streams) -> LengthBatches | PairBatches:
+        if self.objective == "contrastive":
+            return PairBatches(data.labels, self.batch_size, streams.batches)
+        return LengthBatches(data.tokens.lengths, self.batch_size, streams.batches)
+
+    def _schedule(self, batches_per_epoch: int) -> Schedule:
+        return Schedule(
+            self.schedule, self.epochs * batches_per_epoch, batches_per_epoch, self.warmup,
+            self.plateau_factor, self.plateau_patience, self.patience,
+        )  # fmt: skip
+
+    def _lr(self) -> float:
+        return LEARNING_RATES.get(self.tune, self.head_lr) if self.lr is None else self.lr
+
+    def _check_parameters(self) -> None:
+        check_choice("head", self.head, ["linear", "lstm"])
+        check_choice("tune", self.tune, ["probe", "full", "top", "lora"])
+        check_choice("objective", self.objective, ["cross_entropy", "contrastive"])
+        check_choice("schedule", self.schedule, ["linear", "constant", "plateau"])
+        check_choice("dtype", self.dtype, ["float32", "float64"])
+        for name in ("lora_rank", "epochs", "batch_size", "patience"):
+            check_number(name, getattr(self, name), low=1, integer=True)
+        for name in ("top_layers", "reinit_layers", "plateau_patience"):
+            check_number(name, getattr(self, name), low=0, integer=True)
+        for name in ("lora_alpha", "head_lr", "C", "plateau_factor"):
+            check_number(name, getattr(self, name), low=0, low_open=True)
+        for name in ("weight_decay", "l2_sp"):
+            check_number(name, getattr(self, name), low=0)
+        check_number("warmup", self.warmup, low=0, high=1)
+        if self.lr is not None:
+            check_number("lr", self.lr, low=0, low_open=True)
+        for name in ("dropout", "validation_fraction", "plateau_factor"):
+            if not 0 <= check_number(name, getattr(self, name)) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}.")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse settings that mean nothing beside each other, instead of ignoring them."""
+        frozen = self.tune in ("probe", "lora")
+        if self.reinit_layers and frozen:
+            raise ValueError(f"reinit_layers={self.reinit_layers}, but tune={self.tune!r} trains "
+                             "no pretrained layer; use 'full' or 'top'.")  # fmt: skip
+        if self.tune == "top" and not 0 <= self.reinit_layers <= self.top_layers:
+            raise ValueError(f"reinit_layers={self.reinit_layers} is more than the "
+                             f"top_layers={self.top_layers} that are trained.")  # fmt: skip
+        if self.l2_sp and frozen:
+            raise ValueError(f"l2_sp={self.l2_sp:g}, but tune={self.tune!r} leaves the "
+                             "pretrained weights where they are.")  # fmt: skip
+        if self._is_linear_probe and self.validation_fraction:
+            raise ValueError("validation_fraction is for training by gradient; a linear probe is "
+                             "solved to its optimum.")  # fmt: skip
+        if self.objective == "contrastive":
+            if self.tune == "probe":
+                raise ValueError("objective='contrastive' trains the encoder, tune='probe' does "
+                                 "not; use 'full', 'top' or 'lora'.")  # fmt: skip
+            if self.head != "linear":
+                raise ValueError("objective='contrastive' ends with a linear head, got "
+                                 f"head={self.head!r}.")  # fmt: skip
+            if self.validation_fraction:
+                raise ValueError("validation_fraction is for objective='cross_entropy'.")
+
+    def _fitted_arrays(self) -> dict[str, np.ndarray]:
+        if self._is_linear_probe:
+            return self.head_
+        config = self.network_.bert.config
+        every = self._weights()
+        return {name: every[name] for name in self._trained(config)}
+
+    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        files = self._find_again()
+        self._device = "cpu"
+        if self._is_linear_probe:
+            self.head_ = dict(arrays)
+            return
+        start = self._start(files, np.random.default_rng(0))
+        self._build(files.config, start | dict(arrays))
+
+    # ------------------------------------------------ what a framework adds
+
+    def _place(self, device: str) -> str:
+        raise NotImplementedError  # the subclass knows its devices
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        """Return frozen features of length 1."""
+        raise NotImplementedError  # the subclass has its encoder
+
+    def _build(self, config: BertConfig, arrays: Mapping[str, np.ndarray]) -> None:
+        """Make ``network_`` with these weights."""
+        raise NotImplementedError  # the subclass has its network
+
+    def _weights(self, arrays: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Return the network's weights, after replacing some."""
+        raise NotImplementedError  # the subclass has its network
+
+    def _run(self, tokens: Tokens, what: str) -> list[np.ndarray]:
+        """Return "logits", "features" or the "sequence" of each text."""
+        raise NotImplementedError  # the subclass has its network
+
+    def _train(
+        self, data: TextData, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
+    ) -> dict[str, np.ndarray]:
+        raise NotImplementedError  # the subclass knows its framework
+
+
+def in_batches(
+    tokens: Tokens, one: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> list[np.ndarray]:
+    """Run a network over texts in batches of like length; padding is cut off again.
+
+    Args:
+        tokens: the texts.
+        one: token numbers and mask ``(b, L)`` → ``(b, ...)`` or ``(b, L, d)``.
+    """
+    results: list[Any] = [None] * len(tokens)
+    for batch in batches_by_length(tokens.lengths, AT_ONCE):
+        outputs = one(*tokens.pad(batch))
+        for text, output in zip(batch, outputs, strict=True):
+            results[text] = output[: tokens.lengths[text]] if outputs.ndim == 3 else output
+    return results
+
+
+def _check_all_labelled(y: Any, n: int) -> np.ndarray:
+    labels = check_labels("y", y, n=n, allow_unlabelled=True)
+    unknown = int((labels == UNLABELLED).sum())
+    if unknown:
+        raise ValueError(
+            f"y has {unknown} of {n} labels of -1 ('unknown'); a TextClassifier learns from "
+            f"labelled texts only: leave the others out."
+        )
+    return labels
+
+
+def _as_bytes(texts: list[str]) -> np.ndarray:
+    return np.frombuffer("\0".join(texts).encode("utf-8", "surrogatepass"), dtype=np.uint8)

@@ -1,0 +1,387 @@
+"""Fine-tuning a small pretrained BERT on few labelled texts, in PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewshot_course._bert import BertConfig
+from fewshot_course._fine_tuning import (
+    LSTM_UNITS,
+    FineTunedClassifier,
+    TextData,
+    cross_entropy_of,
+    in_batches,
+)
+from fewshot_course._streams import Streams
+from fewshot_course._texts import Tokens
+from fewshot_course.torch import networks, optim
+from fewshot_course.torch._training import resolve_device, to_array, to_tensor, train
+from fewshot_course.torch.encoder import Encoder, dropout_masks, encode, keep_mask, mean_pool
+
+__all__ = [
+    "TextClassifier",
+    "TextNetwork",
+    "contrastive_pair_loss",
+    "l2_sp_penalty",
+    "softmax_cross_entropy",
+    "softmax_gradient",
+]
+
+
+def softmax_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the mean over a batch of weight · (log Σ_c exp z_c - z_y), a scalar.
+
+    Minus the log-likelihood of the labels under p = softmax(z), so its minimum is the maximum of
+    the likelihood.
+
+    Args:
+        logits: z, ``(n, C)``.
+        labels: y, class indices ``(n,)`` int64.
+        weights: ``(n,)``; ``None``: all 1.
+    """
+    losses = torch.logsumexp(logits, dim=1) - logits.gather(1, labels[:, None])[:, 0]
+    return losses.mean() if weights is None else (weights * losses).mean()
+
+
+def softmax_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of :func:`softmax_cross_entropy` by the logits: (p - y) / n.
+
+    Args:
+        logits: ``(n, C)``.
+        labels: class indices ``(n,)`` int64; y is their one-hot form.
+    """
+    one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    return (F.softmax(logits, dim=1) - one_hot) / len(logits)
+
+
+def l2_sp_penalty(weights: Sequence[Tensor], start: Sequence[Tensor]) -> Tensor:
+    """Return ½ Σ ‖w - w⁰‖²: the distance from the pretrained weights (L2-SP, Li et al. 2018).
+
+    Args:
+        weights: tensors of any shapes.
+        start: the same tensors before fine-tuning.
+    """
+    distances = [(w - w0).square().sum() for w, w0 in zip(weights, start, strict=True)]
+    return 0.5 * torch.stack(distances).sum()
+
+
+def contrastive_pair_loss(features: Tensor, labels: Tensor) -> Tensor:
+    """Return the squared error of cosine similarities: 1 within a class, 0 between classes.
+
+    The loss of SetFit's first stage (Tunstall et al. 2022), over all pairs i < j of the batch;
+    pairs within and between classes count one half each, as if as many were drawn of both.
+
+    Args:
+        features: ``(n, d)``, of any length.
+        labels: ``(n,)`` int64.
+
+    Returns:
+        A scalar.  A kind of pair that does not occur adds 0.
+    """
+    directions = F.normalize(features, dim=1)
+    cosine = directions @ directions.T
+    pairs = torch.ones_like(cosine).triu(1)
+    within = pairs * (labels[:, None] == labels).to(cosine.dtype)
+    between = pairs - within
+    pull = (within * (1 - cosine).square()).sum() / within.sum().clamp(min=1)
+    push = (between * cosine.square()).sum() / between.sum().clamp(min=1)
+    return 0.5 * (pull + push)
+
+
+class TextNetwork(nn.Module):
+    """BERT and a head: the mean over the tokens, or an LSTM over them, then a linear layer.
+
+    Args:
+        config: the encoder's architecture.
+        n_outputs: width of the head.
+        head: "linear" or "lstm".
+        lora_rank: see :class:`~fewshot_course.torch.encoder.Encoder`.
+        lora_alpha: likewise.
+        normalize: whether features get the length 1 before the linear layer.
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        n_outputs: int,
+        head: str = "linear",
+        lora_rank: int = 0,
+        lora_alpha: float = 16.0,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.bert = Encoder(config, lora_rank, lora_alpha)
+        self.width = config.hidden_size
+        self.lstm: nn.LSTM | None = None
+        if head == "lstm":
+            self.lstm = nn.LSTM(config.hidden_size, LSTM_UNITS, batch_first=True)
+            self.width = LSTM_UNITS
+        self.head = nn.Linear(self.width, n_outputs)
+
+    def pool(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        """Map the token sequence ``(n, L, d)`` to one vector a text, ``(n, width)``."""
+        if self.lstm is None:
+            return mean_pool(sequence, mask)
+        outputs, _ = self.lstm(sequence)
+        last = mask.sum(1) - 1  # padding comes after the text and cannot reach it
+        return outputs[torch.arange(len(last), device=last.device), last]
+
+    def classify(self, sequence: Tensor, mask: Tensor, dropout: Sequence[Tensor] = ()) -> Tensor:
+        """Map the token sequence to logits ``(n, n_outputs)``; the last factor drops features."""
+        features = self.pool(sequence, mask)
+        if self.normalize:
+            features = F.normalize(features, dim=1)
+        return self.head(features * dropout[-1] if dropout else features)
+
+    def features(self, ids: Tensor, mask: Tensor, dropout: Sequence[Tensor] = ()) -> Tensor:
+        """Map token numbers ``(n, L)`` to one vector a text, ``(n, width)``."""
+        return self.pool(self.bert(ids, mask, dropout or None), mask)
+
+    def forward(self, ids: Tensor, mask: Tensor, dropout: Sequence[Tensor] = ()) -> Tensor:
+        """Map token numbers ``(n, L)`` to logits ``(n, n_outputs)``."""
+        return self.classify(self.bert(ids, mask, dropout[:-1] or None), mask, dropout)
+
+
+class TextClassifier(FineTunedClassifier):
+    """A classifier of texts on a pretrained BERT, for few labels.
+
+    A linear probe (``tune="probe"``, the default) is logistic regression on frozen features,
+    solved to its optimum.  All else is trained by AdamW on the cross-entropy, or, with
+    ``objective="contrastive"``, in two stages as SetFit (Tunstall et al. 2022): pairs first, then
+    a probe on the tuned features.
+
+    Args:
+        model: "minilm", or a folder in Hugging Face's format.
+        head: "linear" on the mean of the token vectors, or "lstm": 128 units over the tokens.
+        tune: what of the encoder is trained: nothing ("probe"), all ("full"), the uppermost
+            layers ("top"), or low-rank updates of queries and values ("lora", Hu et al. 2022).
+        objective: "cross_entropy" or "contrastive".
+        top_layers: number of layers that "top" trains.
+        lora_rank: r of LoRA.
+        lora_alpha: α of LoRA; updates are scaled by α/r.
+        reinit_layers: uppermost layers that start anew (Zhang et al. 2021).
+        epochs: passes over the labelled texts.
+        batch_size: texts in a step.
+        lr: AdamW's rate for the encoder; ``None``: 5e-5 (full), 1e-4 (top), 1e-3 (lora).
+        head_lr: its rate for the head.
+        weight_decay: of AdamW; biases and layer norms are not decayed.
+        dropout: probability of dropping, in the encoder and before the head, in [0, 1).
+        l2_sp: strength of the pull to the pretrained weight matrices (Li et al. 2018), ≥ 0.
+        warmup: part of the steps in which the rate rises from 0.
+        schedule: thereafter "linear" to 0, "constant", or "plateau": cut when the validation
+            loss, or else the training loss, has stopped falling.
+        plateau_factor: what a plateau multiplies the rate by, in (0, 1).
+        plateau_patience: epochs without improvement (of 1e-4, relative) before that.
+        validation_fraction: part of the labelled texts set aside to stop early by, in [0, 1).
+        patience: epochs without a lower validation loss that end the training; the weights of
+            the best epoch are kept.
+        class_weight: ``None``, "balanced", or a dict label → weight.
+        C: inverse strength of the probe's penalty, as in scikit-learn.
+        max_length: tokens a text may have; longer ones are cut, which a warning announces.
+        cache: whether a probe's features are kept on disk.
+        dtype: "float32" or "float64".
+        random_state: seed; the same seed gives the same run in both frameworks.
+
+    Attributes:
+        network_: the trained :class:`TextNetwork`; not for a linear probe.
+        head_: "head.weight" ``(C, d)`` and "head.bias" ``(C,)`` of a linear probe, which takes
+            features of length 1.
+        classes_: labels, ``(C,)`` int64.
+        encoder_sha256_: which pretrained model it stands on.
+        history_: "loss" ``(steps,)``; "validation_loss" ``(epochs,)``; empty for a linear probe.
+        best_epoch_: epoch of the weights that were kept, where a part was set aside.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "minilm",
+        head: str = "linear",
+        tune: str = "probe",
+        objective: str = "cross_entropy",
+        top_layers: int = 2,
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        reinit_layers: int = 0,
+        epochs: int = 20,
+        batch_size: int = 16,
+        lr: float | None = None,
+        head_lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        dropout: float = 0.1,
+        l2_sp: float = 0.0,
+        warmup: float = 0.1,
+        schedule: str = "linear",
+        plateau_factor: float = 0.1,
+        plateau_patience: int = 2,
+        validation_fraction: float = 0.0,
+        patience: int = 5,
+        class_weight: str | Mapping[int, float] | None = None,
+        C: float = 10.0,
+        max_length: int = 128,
+        cache: bool = True,
+        dtype: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.model = model
+        self.head = head
+        self.tune = tune
+        self.objective = objective
+        self.top_layers = top_layers
+        self.lora_rank = lora_rank
+        self.lora_alpha = lora_alpha
+        self.reinit_layers = reinit_layers
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.head_lr = head_lr
+        self.weight_decay = weight_decay
+        self.dropout = dropout
+        self.l2_sp = l2_sp
+        self.warmup = warmup
+        self.schedule = schedule
+        self.plateau_factor = plateau_factor
+        self.plateau_patience = plateau_patience
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.class_weight = class_weight
+        self.C = C
+        self.max_length = max_length
+        self.cache = cache
+        self.dtype = dtype
+        self.random_state = random_state
+
+    def _place(self, device: str) -> str:
+        return resolve_device(device)
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        return encode(
+            texts, self.model, normalize=True, max_length=self.max_length, dtype=self.dtype,
+            cache=self.cache, device=self._device,
+        )  # fmt: skip
+
+    def _build(self, config: BertConfig, arrays: Mapping[str, np.ndarray]) -> None:
+        self.network_ = TextNetwork(
+            config, len(self.classes_), self.head, self._rank, self.lora_alpha,
+            normalize=self.objective == "contrastive",
+        ).to(getattr(torch, self.dtype)).eval()  # fmt: skip
+        networks.from_numpy(self.network_, arrays)
+        self.network_.to(self._device)
+
+    def _weights(self, arrays: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        every = networks.to_numpy(self.network_)
+        if arrays is not None:
+            every |= arrays
+            networks.from_numpy(self.network_, every)
+        return every
+
+    def _run(self, tokens: Tokens, what: str) -> list[np.ndarray]:
+        network = self.network_
+        function = {"logits": network, "features": network.features, "sequence": network.bert}[what]
+
+        @torch.inference_mode()
+        def one(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            return to_array(function(to_tensor(ids, self._device), to_tensor(mask, self._device)))
+
+        return in_batches(tokens, one)
+
+    def _train(
+        self, data: TextData, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
+    ) -> dict[str, np.ndarray]:
+        network, device = self.network_, self._device
+        config, named = network.bert.config, dict(network.named_parameters())
+        frozen = data.sequences is not None
+        data, aside = self._split(data, streams)
+        batches = self._batches(data, streams)
+        schedule = self._schedule(batches.batches_per_epoch)
+        trained = self._trained(config)
+        for name, parameter in named.items():
+            parameter.requires_grad_(name in trained)
+        body = [named[name] for name in trained if name.startswith("bert.")]
+        top = [named[name] for name in trained if not name.startswith("bert.")]
+        if self.objective == "contrastive":
+            top = []
+        held = [named[name] for name in self._anchored(config)]
+        anchors = [weight.detach().clone() for weight in held]
+        rates = {"bert": self._lr(), "head": self.head_lr}
+        optimizers = {
+            name: optim.adamw(weights, lr=rates[name], weight_decay=self.weight_decay)
+            for name, weights in {"bert": body, "head": top}.items()
+            if weights
+        }
+        forward: Callable[..., Tensor] = network.classify if frozen else network
+
+        def loss_of(index: np.ndarray) -> Tensor:
+            x, mask = (to_tensor(array, device) for array in data.inputs(index))
+            dropout = self._dropout_factors(mask.shape, streams.dropout, frozen)
+            labels = to_tensor(data.labels[index], device)
+            if self.objective == "contrastive":
+                loss = contrastive_pair_loss(network.features(x, mask, dropout), labels)
+            else:
+                weights = to_tensor(data.weights[index], device, self.dtype)
+                loss = softmax_cross_entropy(forward(x, mask, dropout), labels, weights)
+            return loss + self.l2_sp * l2_sp_penalty(held, anchors) if held else loss
+
+        def step(number: int) -> Mapping[str, Any]:
+            for name, optimizer in optimizers.items():
+                optim.set_learning_rate(optimizer, rates[name] * schedule.factor(number))
+            loss = loss_of(batches.next())
+            network.zero_grad(set_to_none=True)
+            loss.backward()
+            for optimizer in optimizers.values():
+                optimizer.step()
+            loss = loss.detach()
+            return {"loss": loss} | schedule.after(number, loss, validate if aside else None, keep)
+
+        best = copy.deepcopy(network) if aside else None
+
+        def keep() -> None:
+            assert best is not None
+            best.load_state_dict(network.state_dict())
+
+        @torch.no_grad()
+        def validate() -> float:
+            assert aside is not None
+            inputs = [[to_tensor(a, device) for a in aside.inputs(i)] for i in aside.parts()]
+            logits = np.concatenate([to_array(forward(*pair)) for pair in inputs])
+            return cross_entropy_of(logits, aside.labels, aside.weights)
+
+        network.train()  # cuDNN's LSTM asks for it; no layer here behaves differently
+        history = train(
+            step,
+            steps=schedule.steps,
+            modules={"network": network} | ({"best": best} if best is not None else {}),
+            optimizers=optimizers,
+            resumables={"streams": streams, "batches": batches, "schedule": schedule},
+            fingerprint=fingerprint,
+            device=device,
+            stop=lambda: schedule.stopped,
+            **options,
+        )
+        network.eval()
+        if best is not None:
+            network.load_state_dict(best.state_dict())
+            self.best_epoch_ = schedule.best_epoch
+        return history
+
+    def _dropout_factors(
+        self, shape: Sequence[int], rng: np.random.Generator, frozen: bool
+    ) -> list[Tensor]:
+        """Draw the factors of one step: the encoder's, unless it is frozen, then the head's."""
+        if not self.dropout:
+            return []
+        network, place = self.network_, (self._device, self.dtype)
+        factors = [] if frozen else dropout_masks(
+            network.bert.config, (shape[0], shape[1]), self.dropout, rng, *place
+        )  # fmt: skip
+        if self.objective == "contrastive":
+            return factors
+        return [*factors, keep_mask((shape[0], network.width), self.dropout, rng, *place)]
