@@ -6,7 +6,13 @@ No experiment imports a framework before one of its cells runs.
 
 from __future__ import annotations
 
-from fewshot_course.experiments import image_transfer, kl_adaptation, maml, pseudo_labels
+from fewshot_course.experiments import (
+    fine_tuning,
+    image_transfer,
+    kl_adaptation,
+    maml,
+    pseudo_labels,
+)
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
 from fewshot_course.experiments.results import (
     Result,
@@ -17,7 +23,7 @@ from fewshot_course.experiments.results import (
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (image_transfer, kl_adaptation, maml, pseudo_labels)
+    for module in (fine_tuning, image_transfer, kl_adaptation, maml, pseudo_labels)
 }
 """Name → experiment."""
 
