@@ -91,16 +91,18 @@ def minilm_folder() -> Path:
 def _places() -> Iterator[tuple[str, Path]]:
     """Yield every folder that has all the files, in the order in which they are tried."""
     cached = _files.cache_folder() / "minilm"
+    if _is_whole(cached):
+        yield f"cache {cached}", cached
     data = _files.data_folder()
+    if data is not None and _is_whole(data / "minilm"):
+        yield DATA_VARIABLE, data / "minilm"
     shipped = _files.package_file(_MODULE, f"model/{_name(MINILM[-1])}")
-    candidates = [
-        (f"cache {cached}", cached),
-        (DATA_VARIABLE, data / "minilm" if data else None),
-        (f"package {PACKAGE}", shipped.parent if shipped else None),
-    ]
-    for words, folder in candidates:
-        if folder is not None and all((folder / _name(file)).is_file() for file in MINILM):
-            yield words, folder
+    if shipped is not None and _is_whole(shipped.parent):
+        yield f"package {PACKAGE}", shipped.parent
+
+
+def _is_whole(folder: Path) -> bool:
+    return all((folder / _name(file)).is_file() for file in MINILM)
 
 
 def _name(file: DataFile) -> str:

@@ -173,8 +173,9 @@ def test_the_lstm_reads_the_tokens_and_no_padding(framework, tiny, rng):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_probe_stands_at_the_optimum(rng, classes):
-    features, labels = rng.normal(size=(30, 8)), np.arange(30) % classes
+@pytest.mark.parametrize("width", [8, 40])
+def test_a_probe_stands_at_the_optimum(rng, classes, width):
+    features, labels = rng.normal(size=(30, width)), np.arange(30) % classes
     weights, C = rng.uniform(0.5, 2, size=30), 3.0
     head = fit_probe(features, labels, weights, C)
     W, b = head["head.weight"], head["head.bias"]
@@ -183,6 +184,7 @@ def test_a_probe_stands_at_the_optimum(rng, classes):
     penalty = W / C * (2 if classes == 2 else 1)
     assert np.abs(error.sum(0)).max() < 1e-3
     assert np.abs(error.T @ features + penalty).max() < 1e-3
+    assert np.abs(penalty).max() > 0.1
 
 
 def test_a_probe_is_logistic_regression_on_the_features(framework, tiny):
