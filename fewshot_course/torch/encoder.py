@@ -253,7 +253,7 @@ def _bert_model(config: BertConfig) -> BertModel:
         from transformers import AttentionInterface, BertConfig, BertModel
     except ImportError as error:
         raise ImportError(
-            f"a text encoder in PyTorch needs transformers >= 4.51 ({error}); install it with: "
+            f"a text encoder in PyTorch needs transformers >= 5.0 ({error}); install it with: "
             "pip install 'fewshot-course[text]'"
         ) from error
     AttentionInterface.register("fewshot_course", _attention)
