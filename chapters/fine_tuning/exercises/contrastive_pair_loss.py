@@ -5,8 +5,10 @@ the same label, and be at right angles if not. With $s_{ij}$, the cosine of the 
 features of the texts $i$ and $j$, the loss is
 
 $$
-L = \frac12 \left( \operatorname*{mean}_{i < j,\; y_i = y_j} (1 - s_{ij})^2
-  + \operatorname*{mean}_{i < j,\; y_i \ne y_j} s_{ij}^2 \right) .
+\begin{aligned}
+L = {} & \tfrac12 \operatorname*{mean}_{i < j,\; y_i = y_j} (1 - s_{ij})^2 \\
+  & + \tfrac12 \operatorname*{mean}_{i < j,\; y_i \ne y_j} s_{ij}^2 .
+\end{aligned}
 $$
 
 You get `features` of shape `(n, d)`, of any length, and `labels` of shape `(n,)`. Both kinds of

@@ -4,7 +4,8 @@ Let $z_i$ be the logits of text $i$, $p_i$ their softmax, $y_i$ the one-hot labe
 weight of the text. The loss is
 
 $$
-L = \frac{1}{n} \sum_{i=1}^{n} w_i \Bigl( \log \sum_c e^{z_{ic}} - \sum_c y_{ic} z_{ic} \Bigr) .
+L = \frac{1}{n} \sum_{i=1}^{n} w_i \, \ell_i , \qquad
+\ell_i = \log \sum_c e^{z_{ic}} - \sum_c y_{ic} z_{ic} .
 $$
 
 You get `logits` and `y` of shape `(n, C)` and `weights` of shape `(n,)`. Return the gradient by the
