@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from fewshot_course.evaluation import Difference, Interval
 from fewshot_course.experiments.results import Result
 from fewshot_course.experiments.summary import Row, is_percent, summarise
 
@@ -29,7 +30,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def __repr__(self) -> str:
-        lines = [self.header, *self.rows]
+        lines = [tuple(c.replace("\n", " ") for c in r) for r in (self.header, *self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
         text = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in lines]
         return "\n".join([self.caption, *(line.rstrip() for line in text)])
@@ -37,13 +38,21 @@ class Table:
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in self.header)
         body = "\n".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            "<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows
         )
         return (
             f'<table class="table"><caption>{escape(self.caption)}</caption>\n'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
         )
+
+
+def _html(cell: str) -> str:
+    """Escape a cell; each of its lines stays whole."""
+    lines = escape(cell).split("\n")
+    if len(lines) == 1:
+        return lines[0]
+    return "<br>".join(f'<span class="text-nowrap">{line}</span>' for line in lines)
 
 
 def comparison_table(
@@ -93,7 +102,8 @@ def wide_table(
 ) -> Table:
     """Compare methods over the values of one setting, which get a column each.
 
-    The baseline's cells hold its score, the others' the paired difference to it.
+    The baseline's cells hold its score, the others' the paired difference to it, each with its
+    95 % interval; the caption tells the unit and the number of draws.
 
     Args:
         results: the stored runs to show, in the order of the rows.
@@ -111,6 +121,7 @@ def wide_table(
     first = baseline or results[0].method
     values = sorted({r.config[across] for r in results})
     lines: dict[tuple[str, str], dict[Any, str]] = {}
+    draws: set[int] = set()
     for value in values:
         chosen = [r for r in results if r.config[across] == value]
         for row in summarise(chosen, baseline=first):
@@ -118,12 +129,27 @@ def wide_table(
             if value in cells:
                 raise ValueError(f"{row.method} has several runs where {across} is {value}.")
             shown = row.score if row.method == first else row.difference
-            cells[value] = shown.format(percent=is_percent(row.metric)) if shown else ""
+            cells[value] = ""
+            if shown is not None:
+                cells[value] = _short(shown, is_percent(row.metric), signed=row.method != first)
+                draws.add(shown.n)
     header = ("method", "framework", *(f"{across} = {value}" for value in values))
     rows = tuple(
         (*key, *(cells.get(value, "") for value in values)) for key, cells in lines.items()
     )
-    return Table(caption, header, rows)
+    counts = " or ".join(str(n) for n in sorted(draws))
+    unit = "% and points" if is_percent(summarise(results)[0].metric) else "95 % intervals"
+    return Table(f"{caption} ({unit}, n = {counts})", header, rows)
+
+
+def _short(shown: Interval | Difference, percent: bool, signed: bool) -> str:
+    """Mean and interval in two lines, without unit and n."""
+    factor, digits = (100, 1) if percent else (1, 3)
+    sign = "+" if signed else ""
+    mean, low, high = (
+        f"{factor * value + 0.0:{sign}.{digits}f}" for value in (shown.mean, shown.low, shown.high)
+    )
+    return f"{mean}\n[{low}, {high}]" if shown.n > 1 else f"{mean}\n(n = 1)"
 
 
 def load(path: str | Path, **chosen: object) -> list[Result]:

@@ -34,12 +34,19 @@ RUNS = [
 def test_a_wide_table_has_scores_of_the_baseline_and_paired_differences():
     table = wide_table(RUNS, "Toys", "shots")
     assert table.header == ("method", "framework", "shots = 1", "shots = 2", "shots = 10")
+    assert table.caption == "Toys (% and points, n = 5)"
     plain, clever = table.rows
     assert plain[:2] == ("plain", "torch")
     for column, shots in enumerate((1, 2, 10), start=2):
         one, other = SCORES["clever", shots], SCORES["plain", shots]
-        assert plain[column] == mean_interval(other).format(percent=True)
-        assert clever[column] == paired_difference(one, other).format(percent=True)
+        score, difference = mean_interval(other), paired_difference(one, other)
+        assert plain[column] == two_lines(score, "{:.1f}")
+        assert clever[column] == two_lines(difference, "{:+.1f}")
+
+
+def two_lines(interval, form):
+    mean, low, high = (form.format(100 * v) for v in (interval.mean, interval.low, interval.high))
+    return f"{mean}\n[{low}, {high}]"
 
 
 def test_a_wide_table_leaves_cells_without_runs_empty():
@@ -68,6 +75,9 @@ def test_the_text_form_lines_up_and_html_is_escaped():
     table = comparison_table(RUNS, "Toys & <more>", settings=["shots"])
     assert len({line.find("torch") for line in repr(table).splitlines()[2:]}) == 1
     assert "Toys &amp; &lt;more&gt;" in table._repr_html_()
+    wide = wide_table(RUNS, "", "shots")
+    assert "\n[" not in repr(wide)
+    assert '</span><br><span class="text-nowrap">[' in wide._repr_html_()
 
 
 def test_runs_are_chosen_by_fields_and_settings():
