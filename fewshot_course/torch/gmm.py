@@ -229,7 +229,9 @@ def em_step(
     for start in range(0, len(X), size):
         rows = slice(start, start + size)
         joint = score(X[rows])
-        row_likelihood, responsibilities = _normalise(joint if mask is None else joint + mask[rows])
+        if mask is not None:
+            joint += mask[rows]
+        row_likelihood, responsibilities = _normalise(joint)
         if sample_weight is not None:
             row_likelihood = row_likelihood * sample_weight[rows]
             responsibilities = responsibilities * sample_weight[rows, None]
