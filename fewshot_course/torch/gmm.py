@@ -157,7 +157,7 @@ def statistics(
 def _second_moments(X: Tensor, responsibilities: Tensor) -> Tensor:
     """Return Σ_i r_ik x_i x_iᵀ, ``(K, d, d)``, by one matrix product."""
     (n, d), k = X.shape, responsibilities.shape[1]
-    weighted = (responsibilities[:, :, None] * X[:, None]).view(n, k * d)
+    weighted = (responsibilities[:, :, None] * X[:, None]).reshape(n, k * d)
     return (weighted.T @ X).view(k, d, d)
 
 
