@@ -7,6 +7,7 @@ No experiment imports a framework before one of its cells runs.
 from __future__ import annotations
 
 from fewshot_course.experiments import (
+    augmentation,
     fine_tuning,
     image_transfer,
     kl_adaptation,
@@ -23,7 +24,7 @@ from fewshot_course.experiments.results import (
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (fine_tuning, image_transfer, kl_adaptation, maml, pseudo_labels)
+    for module in (augmentation, fine_tuning, image_transfer, kl_adaptation, maml, pseudo_labels)
 }
 """Name → experiment."""
 
