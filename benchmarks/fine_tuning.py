@@ -25,8 +25,8 @@ for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREAD
 
 import numpy as np  # noqa: E402  (reads the thread variables set above)
 
-from fewshot_course.data import few_shot_split, load_dataset  # noqa: E402
-from fewshot_course.data.minilm import minilm_folder  # noqa: E402
+from fewshot_course.data import few_shot_split, load_dataset  # noqa: E402  (imports NumPy)
+from fewshot_course.data.minilm import minilm_folder  # noqa: E402  (imports NumPy)
 
 LR, BATCH = 5e-5, 16
 Run = Callable[[], float]

@@ -9,22 +9,16 @@ memory is what EM needs above the data and the imported framework.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import os
-import platform
-import re
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ[name] = "1"
 
 import numpy as np  # noqa: E402  (reads the thread variables set above)
+from _costs import main, peak_mb, reset_peak  # noqa: E402  (as above)
 
 AXES = {
     "examples": (5_000, 10_000, 20_000, 50_000, 100_000),
@@ -32,17 +26,6 @@ AXES = {
     "components": (2, 5, 10, 20, 40),
 }
 DEFAULT = {"examples": 20_000, "features": 32, "components": 10}
-
-
-def reset_peak() -> float:
-    """Forget the peak so far (Linux); return what the process uses now, in MB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_mb()
-
-
-def peak_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3
 
 
 def measure(
@@ -77,35 +60,5 @@ def measure(
     return {"ms": 1000 * statistics.median(times), "mb": peak_mb() - before}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", help="JSON file for the points")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(**json.loads(options.one))))
-        return
-    points = []
-    print(f"{'framework':10} {'axis':10} {'value':>7} {'ms':>9} {'MB':>7}")
-    for axis, values in AXES.items():
-        for value in values:
-            for framework in ("torch", "tf"):
-                what = {**DEFAULT, axis: value, "framework": framework, "rounds": options.rounds}
-                command = [sys.executable, __file__, "--one", json.dumps(what)]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                point = {"framework": framework, "axis": axis, "value": value}
-                point |= json.loads(done.stdout.splitlines()[-1])
-                points.append(point)
-                print(f"{framework:10} {axis:10} {value:7} {point['ms']:9.1f} {point['mb']:7.0f}")
-    if options.out:
-        facts = {"python": platform.python_version(), "machine": platform.machine(), "threads": 1}
-        temporary = f"{options.out}.part"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"default": DEFAULT, **facts, "points": points}, file, indent=1)
-            file.write("\n")
-        os.replace(temporary, options.out)
-
-
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__.splitlines()[0], measure, AXES, DEFAULT)

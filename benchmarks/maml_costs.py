@@ -9,30 +9,13 @@ that its peak memory is its own; what importing the framework takes is subtracte
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import re
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
+
+from _costs import main, peak_mb, reset_peak
 
 AXES = {"tasks": (1, 2, 4, 8, 16), "steps": (1, 2, 3, 5, 8), "ways": (2, 5, 10, 20)}
 DEFAULT = {"tasks": 4, "steps": 3, "ways": 5}
-
-
-def reset_peak() -> float:
-    """Forget the peak so far (Linux); return what the process uses now, in MB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_mb()
-
-
-def peak_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3
 
 
 def measure(framework: str, rounds: int, tasks: int, steps: int, ways: int) -> dict[str, float]:
@@ -66,35 +49,5 @@ def measure(framework: str, rounds: int, tasks: int, steps: int, ways: int) -> d
     return {"ms": 1000 * statistics.median(times), "mb": peak_mb() - before}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", help="JSON file for the points")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(**json.loads(options.one))))
-        return
-    points = []
-    print(f"{'framework':10} {'axis':6} {'value':>5} {'ms':>9} {'MB':>7}")
-    for axis, values in AXES.items():
-        for value in values:
-            for framework in ("torch", "tf"):
-                what = {**DEFAULT, axis: value, "framework": framework, "rounds": options.rounds}
-                command = [sys.executable, __file__, "--one", json.dumps(what)]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                point = {"framework": framework, "axis": axis, "value": value}
-                point |= json.loads(done.stdout.splitlines()[-1])
-                points.append(point)
-                print(f"{framework:10} {axis:6} {value:5} {point['ms']:9.1f} {point['mb']:7.0f}")
-    if options.out:
-        facts = {"python": platform.python_version(), "machine": platform.machine(), "threads": 1}
-        temporary = f"{options.out}.part"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"default": DEFAULT, **facts, "points": points}, file, indent=1)
-            file.write("\n")
-        os.replace(temporary, options.out)
-
-
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__.splitlines()[0], measure, AXES, DEFAULT)

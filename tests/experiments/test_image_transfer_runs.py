@@ -1,9 +1,8 @@
 """The experiment on image transfer through the runner, in both frameworks."""
 
-import importlib.util
-
 import numpy as np
 import pytest
+from frameworks import FRAMEWORKS
 from sklearn.neighbors import NearestCentroid
 
 from fewshot_course.data import load_dataset
@@ -14,15 +13,6 @@ from fewshot_course.experiments.runner import run_cell
 EXPERIMENT = EXPERIMENTS["image-transfer"]
 SMALL = {"data": "mnist5k", "ways": 3, "shots": 2, "n_test": 30, "image_size": 8, "channels": 2,
          "pretrain_steps": 3, "steps": 3}  # fmt: skip
-FRAMEWORKS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
-        ),
-    )
-    for name in ("torch", "tensorflow")
-]
 
 
 def cell(method, framework="torch", seed=0, **changes):

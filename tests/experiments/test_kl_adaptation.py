@@ -1,6 +1,5 @@
 """The adaptation experiment through the runner, in both frameworks."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from frameworks import FRAMEWORKS
 
 from fewshot_course.experiments import EXPERIMENTS, read_results
 from fewshot_course.experiments.registry import RunOptions
@@ -16,15 +16,6 @@ from fewshot_course.experiments.runner import run_cell, run_cells
 
 KL = EXPERIMENTS["kl-adaptation"]
 SMALL = {"n_source": 200, "n_test": 100, "steps": 20, "batch_size": 32}
-FRAMEWORKS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
-        ),
-    )
-    for name in ("torch", "tensorflow")
-]
 METHODS = ("source-only", "kl")
 KILLS = int(os.environ.get("FEWSHOT_COURSE_KILLS", "2"))
 

@@ -1,9 +1,8 @@
 """The pseudo-label experiment through the runner, in both frameworks."""
 
-import importlib.util
-
 import numpy as np
 import pytest
+from frameworks import FRAMEWORKS
 
 from fewshot_course.experiments import EXPERIMENTS
 from fewshot_course.experiments.pseudo_labels import draw
@@ -12,15 +11,6 @@ from fewshot_course.experiments.runner import run_cell
 EXPERIMENT = EXPERIMENTS["pseudo-labels"]
 SMALL = {"data": "uci_digits", "labels": 20, "n_unlabelled": 150, "n_test": 60, "steps": 5,
          "n_pca": 8, "rounds": 1, "threshold": 0.2, "covariance": "tied"}  # fmt: skip
-FRAMEWORKS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
-        ),
-    )
-    for name in ("torch", "tensorflow")
-]
 
 
 def cell(method, framework="torch", seed=0, **changes):

@@ -11,17 +11,18 @@ import fewshot_course.torch as course_torch
 
 TWINS = (course_torch.ImageClassifier, course_tf.ImageClassifier)
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
-# A loss does not feel a change of the scale that batch norm takes out again; a prediction by
-# running averages, which lag behind after ten steps, does.  So rounding that Adam has amplified
-# along such directions shows there (measured in float32: up to 6e-4, in the loss 2e-5).
-THROUGH_RUNNING_AVERAGES = {"float64": 1e-10, "float32": 2e-3}
+# Large enough that the last convolution sees more than one pixel.  On 14 x 14 it sees one: the
+# bias of the batch norm before it is then a constant shift, which the next batch norm takes out.
+# Its gradient is pure rounding, Adam amplifies that, and the running mean, which lags behind,
+# carries it into the predictions (measured in float32: up to 6e-4, and 4e-6 in the loss).
+SIZE = 20
 SETTINGS = {"channels": 8, "steps": 10, "batch_size": 16, "random_state": 3}
 
 
 def images(classes, seed, n=48):
     rng = np.random.default_rng(seed)
     y = np.arange(n) % classes
-    X = 0.3 * rng.uniform(size=(n, 14, 14))
+    X = 0.3 * rng.uniform(size=(n, SIZE, SIZE))
     X[np.arange(n), :, 2 * y] += 0.6
     return X, y
 
@@ -49,8 +50,7 @@ def test_ten_steps_agree_in_loss_and_predictions(saved, tune):
     )
     assert one.history_["loss"][0] != one.history_["loss"][-1]
     assert apart(one.history_["loss"], two.history_["loss"]) < TOLERANCE[dtype]
-    tolerance = (TOLERANCE if tune == "head" else THROUGH_RUNNING_AVERAGES)[dtype]
-    assert apart(one.predict_proba(X), two.predict_proba(X)) < tolerance
+    assert apart(one.predict_proba(X), two.predict_proba(X)) < TOLERANCE[dtype]
 
 
 def test_pretraining_and_fine_tuning_agree_as_a_whole():
