@@ -161,7 +161,8 @@ def _run_command(experiment: Experiment) -> Callable[..., None]:
 
     parameters: dict[str, tuple[Any, Any]] = {}
     for name, (kind, default, text) in _COMMON.items():
-        option = typer.Option(_flag(name), help=text, show_default=default is not None)
+        flags = experiment.method_flags if name == "method" else (_flag(name),)
+        option = typer.Option(*flags, help=text, show_default=default is not None)
         parameters[name] = (Annotated[kind, option], default)
     for f in dataclasses.fields(experiment.config):
         plain, _ = field_type(experiment.config, f.name)

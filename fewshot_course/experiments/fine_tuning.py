@@ -38,11 +38,14 @@ METHODS = {
     "top": "the two uppermost layers trained too",
     "lora": "low-rank updates of queries and values trained",
     "full": "all layers trained",
+    "full-one-draw": "all layers trained on the texts of draw 0, so that the seed changes the "
+    "new head, batches and dropout only",
     "full-regularised": "all layers trained, pulled to the pretrained weights (L2-SP), the top "
     "layer started anew",
     "contrastive": "pairs of texts drawn together or apart, then a probe (as SetFit)",
+    "setfit": "the package setfit, to compare with; not installed with the course",
 }
-TUNED = ("lstm", "top", "lora", "full", "full-regularised", "contrastive")
+TUNED = ("lstm", "top", "lora", "full", "full-one-draw", "full-regularised", "contrastive")
 PROBED = ("probe", "contrastive")
 
 
@@ -57,7 +60,7 @@ class FineTuningConfig(Config):
     n_test: int = setting(0, "held-out texts that are scored; 0: all there are", low=0)
     model: str = setting("minilm", "encoder")
     epochs: int = setting(20, "passes over the labelled texts", low=1, methods=TUNED)
-    batch_size: int = setting(16, "texts in a step", low=4, methods=TUNED)
+    batch_size: int = setting(16, "texts in a step", low=4, methods=(*TUNED, "setfit"))
     dropout: float = setting(0.1, "share of dropped units", low=0.0, high=0.9, methods=TUNED)
     l2_sp: float = setting(
         0.01, "pull to the pretrained weights", low=0.0, methods=("full-regularised",)
@@ -78,6 +81,7 @@ EXPERIMENT = Experiment(
     default_methods=("tfidf", "knn", "probe"),
     data=DATA,
     run="fewshot_course.experiments.fine_tuning:run",
+    method_flags=("--method", "--tune"),
 )
 
 
@@ -124,7 +128,7 @@ def _take(
 
 def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     """Learn from one draw and score the held-out texts."""
-    data = draw(cell.config, cell.seed)
+    data = draw(cell.config, 0 if cell.method == "full-one-draw" else cell.seed)
     model = make_classifier(cell)
     if cell.method in TUNED:
         folder = options.checkpoint_dir(cell)
@@ -163,6 +167,10 @@ def make_classifier(cell: Cell) -> Any:
         }  # fmt: skip
         features = FunctionTransformer(encoder.encode, kw_args=settings)
         return make_pipeline(features, KNeighborsClassifier(n_neighbors=1))
+    if cell.method == "setfit":
+        from fewshot_course.experiments._setfit import SetFitPeer
+
+        return SetFitPeer(config.model, config.batch_size, config.max_length, cell.seed)
     common: dict[str, Any] = {
         "model": config.model,
         "max_length": config.max_length,
@@ -180,6 +188,7 @@ def make_classifier(cell: Cell) -> Any:
         "top": {"tune": "top"},
         "lora": {"tune": "lora"},
         "full": {"tune": "full"},
+        "full-one-draw": {"tune": "full"},
         "full-regularised": {
             "tune": "full", "l2_sp": config.l2_sp, "reinit_layers": config.reinit_layers,
         },

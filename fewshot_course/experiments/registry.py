@@ -165,6 +165,7 @@ class Experiment:
         version: raise it when a change of the code changes the results of equal settings, so
             that stored results of the old code are not taken for those of the new.
         data_setting: the setting that names the data of a cell.
+        method_flags: how the command line calls the method.
     """
 
     name: str
@@ -178,6 +179,7 @@ class Experiment:
     default_methods: tuple[str, ...] = ()
     version: int = 1
     data_setting: str = "data"
+    method_flags: tuple[str, ...] = ("--method",)
 
     def configure(self, preset: str = "quick", **changes: Any) -> Config:
         """Return the settings of a preset with some changed.

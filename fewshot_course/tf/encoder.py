@@ -196,7 +196,7 @@ def encode(
     model: str | os.PathLike[str] = "minilm",
     *,
     normalize: bool = False,
-    max_length: int = 256,
+    max_length: int = 128,
     batch_size: int = 32,
     dtype: str = "float32",
     cache: bool = True,

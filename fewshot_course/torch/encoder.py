@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,7 @@ def encode(
     model: str | os.PathLike[str] = "minilm",
     *,
     normalize: bool = False,
-    max_length: int = 256,
+    max_length: int = 128,
     batch_size: int = 32,
     dtype: str = "float32",
     cache: bool = True,
@@ -250,7 +251,10 @@ def _attention(
 
 def _bert_model(config: BertConfig) -> BertModel:
     try:
-        from transformers import AttentionInterface, BertConfig, BertModel
+        with warnings.catch_warnings():
+            # In a kernel without ipywidgets, tqdm warns of a progress bar that nothing here draws.
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            from transformers import AttentionInterface, BertConfig, BertModel
     except ImportError as error:
         raise ImportError(
             f"a text encoder in PyTorch needs transformers >= 5.0 ({error}); install it with: "
