@@ -67,7 +67,7 @@ class AugmentationConfig(Config):
     copies: int = setting(4, "drawn texts for each labelled one", low=1, methods=COPYING)
     strength: float = setting(0.1, "share of words that change", low=0.0, high=1.0, methods=EDITS)
     replaced: float = setting(
-        0.5, "probability that a segment is replaced", low=0.0, high=1.0, methods=("recombine",)
+        0.25, "probability that a segment is replaced", low=0.0, high=1.0, methods=("recombine",)
     )
     n_states: int = setting(5, "hidden states", low=1, methods=("hmm",))
     model: str = setting("minilm", "encoder")
