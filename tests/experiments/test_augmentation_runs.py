@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 
 from fewshot_course.cli import app
 from fewshot_course.data import augment
-from fewshot_course.experiments import EXPERIMENTS
+from fewshot_course.experiments import EXPERIMENTS, read_results
 from fewshot_course.experiments.augmentation import (
     METHODS,
     draw_labelled,
@@ -18,6 +20,7 @@ from fewshot_course.experiments.augmentation import (
     pools,
 )
 from fewshot_course.experiments.runner import run_cell
+from fewshot_course.experiments.sweep import load_sweep
 
 EXPERIMENT = EXPERIMENTS["augmentation"]
 FRAMEWORKS = [
@@ -170,3 +173,22 @@ def test_the_command_line_and_a_csv_of_ones_own(tmp_path, tiny):
     small = run_cell(EXPERIMENT.cell("swap", "torch", 0, config=config))
     assert small.error is None
     assert set(small.metrics) == {"accuracy"}
+
+
+def test_the_sweep_has_the_strengths_that_were_chosen_on_other_draws_and_parts():
+    results = Path(__file__).parents[2] / "results"
+    tried = read_results(results / "choices" / "augmentation.jsonl")
+    swept = load_sweep(results / "augmentation.yaml")
+    assert {run.config["score_on"] for run in tried} == {"validation"}
+    assert {cell.config.score_on for cell in swept} == {"test"}
+    assert not {run.seed for run in tried} & {cell.seed for cell in swept}
+    accuracy = defaultdict(list)
+    for run in tried:  # each setting meets the same draws, so means can be compared
+        for name in ("strength", "replaced"):
+            if name in run.config:
+                accuracy[name, run.config[name]].append(run.metrics["accuracy"])
+    for name in ("strength", "replaced"):
+        values = {value for other, value in accuracy if other == name}
+        assert len({len(accuracy[name, value]) for value in values}) == 1
+        best = max(values, key=lambda value: np.mean(accuracy[name, value]))
+        assert {getattr(cell.config, name) for cell in swept} == {best}
