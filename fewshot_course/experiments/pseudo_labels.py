@@ -31,13 +31,17 @@ from fewshot_course.experiments.registry import (
 )
 
 TEXTS = ("tickets", "reviews_kitchen", "reviews_films")
-DATA = ("mnist5k", "uci_digits", *TEXTS)
+DATA = ("mnist5k", "uci_digits", "mnist", *TEXTS)
 METHODS = {
     "supervised": "the network, trained on the labels alone",
     "self": "the network, trained on its own classes too, with a rising weight (Lee 2013)",
     "self-rounds": "the three-step loop: the network labels what it is confident about",
     "gmm": "the three-step loop: a Gaussian mixture labels, then the network learns jointly",
     "gmm-alone": "the classes of the Gaussian mixture itself, without a network",
+    "gan": "a discriminator with K+1 classes beside a generator (Salimans et al. 2016)",
+    "vae-m1": "a classifier on the codes of a variational autoencoder of all examples",
+    "vae-m2": "a variational autoencoder with the label as a latent variable (Kingma et al. 2014)",
+    "vae-m1m2": "M2 on the codes of M1",
     "sklearn-logistic": "scikit-learn's logistic regression, on the labels alone",
     "sklearn-self": "scikit-learn's SelfTrainingClassifier around logistic regression",
     "sklearn-spreading": "scikit-learn's LabelSpreading over nearest neighbours",
@@ -45,6 +49,8 @@ METHODS = {
 NETWORK = ("supervised", "self", "self-rounds", "gmm")
 MIXTURE = ("gmm", "gmm-alone")
 LOOP = ("self-rounds", "gmm")
+VAE = ("vae-m1", "vae-m2", "vae-m1m2")
+GENERATIVE = ("gan", *VAE)
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,10 @@ class PseudoLabelConfig(Config):
     n_test: int = setting(600, "held-out examples that are scored", low=1)
     network: str = setting("mlp", "classifier", choices=("mlp", "conv4"), methods=NETWORK)
     steps: int = setting(300, "training steps", low=1, methods=NETWORK)
-    batch_size: int = setting(32, "labelled examples in a step", low=1, methods=NETWORK)
-    lr: float = setting(1e-3, "learning rate of Adam", low=0.0, methods=NETWORK)
+    batch_size: int = setting(
+        32, "labelled examples in a step", low=1, methods=NETWORK + GENERATIVE
+    )
+    lr: float = setting(1e-3, "learning rate of Adam", low=0.0, methods=NETWORK + GENERATIVE)
     weight: float = setting(
         1.0, "weight of a pseudo-label", low=0.0, methods=("self", "self-rounds", "gmm")
     )
@@ -76,13 +84,40 @@ class PseudoLabelConfig(Config):
     )
     components: int = setting(1, "Gaussians a class", low=1, methods=MIXTURE)
     n_pca: int = setting(30, "principal components, at most", low=1, methods=MIXTURE)
+    latent_dim: int = setting(50, "size of a code or of the noise", low=1, methods=GENERATIVE)
+    width: int = setting(300, "units of the first hidden layer", low=2, methods=GENERATIVE)
+    imitated: int = setting(
+        100, "unlabelled examples in a step of a GAN or VAE", low=2, methods=GENERATIVE
+    )
+    gan_steps: int = setting(600, "steps of both networks of a GAN", low=1, methods=("gan",))
+    class_weight: float = setting(
+        0.0, "above 0 the generator is class-conditional", low=0.0, methods=("gan",)
+    )
+    feature_steps: int = setting(
+        600, "steps of M1's autoencoder", low=1, methods=("vae-m1", "vae-m1m2")
+    )
+    vae_steps: int = setting(400, "steps with labels", low=1, methods=VAE)
+    classifier_weight: float = setting(
+        50.0, "weight of the labels' cross-entropy", low=0.0, methods=("vae-m2", "vae-m1m2")
+    )
 
 
 EXPERIMENT = Experiment(
     name="pseudo-labels",
     title="Learn digits or short texts from few labels and many unlabelled examples",
     config=PseudoLabelConfig,
-    presets={"quick": {}, "full": {"network": "conv4", "steps": 3000, "n_test": 1000}},
+    presets={
+        "quick": {},
+        "full": {
+            "network": "conv4",
+            "steps": 3000,
+            "n_test": 1000,
+            "width": 500,
+            "gan_steps": 10_000,
+            "feature_steps": 10_000,
+            "vae_steps": 10_000,
+        },
+    },
     methods=METHODS,
     default_methods=("supervised", "self", "gmm"),
     data=DATA,
@@ -118,6 +153,7 @@ def draw(config: PseudoLabelConfig, seed: int, framework: str = "torch") -> Draw
         ValueError: if the labels cannot be shared equally, or a class has too few examples.
     """
     X, y = load(config.data, framework)
+    fixed_test = _fixed_test_part(config.data)
     n_classes = len(np.unique(y))
     shots, rest = divmod(config.labels, n_classes)
     if rest or not shots:
@@ -126,11 +162,23 @@ def draw(config: PseudoLabelConfig, seed: int, framework: str = "torch") -> Draw
             f"{config.data}; use a multiple of {n_classes}."
         )
     for_split, for_choice = np.random.default_rng(seed).spawn(2)
-    split = few_shot_split(y, shots, for_split, n_test=config.n_test)
+    n_test = 0 if fixed_test else config.n_test
+    split = few_shot_split(y, shots, for_split, n_test=n_test)
     unlabelled = for_choice.permutation(split.unlabelled)[: config.n_unlabelled]
     training = np.sort(np.concatenate([split.labelled, unlabelled]))
     masked = mask_labels(y, split.labelled)
-    return Draw(X[training], masked[training], y[training], X[split.test], y[split.test])
+    X_test, y_test = X[split.test], y[split.test]
+    if fixed_test:  # the first images of the test part; 10,000 is all of it
+        X_test, y_test = (part[: config.n_test] for part in fixed_test)
+    return Draw(X[training], masked[training], y[training], X_test, y_test)
+
+
+def _fixed_test_part(data: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the test part of a data set that has its own."""
+    if data != "mnist":
+        return None
+    found = load_dataset(data, "test")
+    return np.asarray(found.X), found.y
 
 
 def load(data: str, framework: str) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +191,7 @@ def load(data: str, framework: str) -> tuple[np.ndarray, np.ndarray]:
         encoder = importlib.import_module(f"fewshot_course.{MODULES[framework]}.encoder")
         return encoder.encode(found.X, normalize=True), found.y
     if data in DATA:
-        found = load_dataset(data)
+        found = load_dataset(data, "train" if data == "mnist" else "all")
         return np.asarray(found.X), found.y
     path = Path(data)
     if path.suffix != ".npz":
@@ -206,6 +254,10 @@ def fit(cell: Cell, data: Draw, options: RunOptions) -> tuple[Any, np.ndarray]:
     if cell.method == "gmm-alone":
         model = make_mixture(cell, X).fit(X, y, device=options.device)
         return model, model.pseudo_labels_
+    if cell.method in GENERATIVE:
+        model = make_generative(cell)
+        model.fit(X, y, device=options.device, checkpoint_dir=options.checkpoint_dir(cell))
+        return model, model.pseudo_labels_
     alone = cell.method == "supervised"
     model = make_network(cell, weight=0.0 if alone else cell.config.weight)
     model.fit(X, y, device=options.device, checkpoint_dir=options.checkpoint_dir(cell))
@@ -236,6 +288,36 @@ def make_mixture(cell: Cell, X: np.ndarray) -> Any:
         covariance_type=config.covariance,
         n_pca=min(config.n_pca, len(X), int(np.prod(X.shape[1:]))),
         random_state=cell.seed,
+    )
+
+
+def make_generative(cell: Cell) -> Any:
+    """Return the unfitted GAN or variational autoencoder of a cell."""
+    config: PseudoLabelConfig = cell.config
+    methods = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+    shared = {
+        "latent_dim": config.latent_dim,
+        "batch_size": config.batch_size,
+        "unlabelled_batch_size": config.imitated,
+        "lr": config.lr,
+        "random_state": cell.seed,
+    }
+    width = config.width
+    if cell.method == "gan":
+        return methods.GANPseudoLabeler(
+            hidden=(width, width // 2, width // 2),
+            generator_hidden=(width, width),
+            class_weight=config.class_weight,
+            steps=config.gan_steps,
+            **shared,
+        )
+    return methods.VAEPseudoLabeler(
+        model=cell.method.removeprefix("vae-"),
+        hidden=(width,),
+        classifier_weight=config.classifier_weight,
+        feature_steps=config.feature_steps,
+        steps=config.vae_steps,
+        **shared,
     )
 
 

@@ -7,6 +7,7 @@ _start.start()
 
 from fewshot_course.tf.alignment import CORALAdapter, DANNAdapter  # noqa: E402
 from fewshot_course.tf.fine_tuning import TextClassifier  # noqa: E402
+from fewshot_course.tf.gan import GANPseudoLabeler  # noqa: E402
 from fewshot_course.tf.gmm import GMMPseudoLabeler  # noqa: E402
 from fewshot_course.tf.image_transfer import ImageClassifier  # noqa: E402
 from fewshot_course.tf.kl_adaptation import KLAdapter  # noqa: E402
@@ -14,6 +15,7 @@ from fewshot_course.tf.kliep import KLIEP  # noqa: E402
 from fewshot_course.tf.maml import ANIL, FOMAML, MAML, Reptile  # noqa: E402
 from fewshot_course.tf.protonet import ProtoNet  # noqa: E402
 from fewshot_course.tf.pseudo_labels import SelfTraining  # noqa: E402
+from fewshot_course.tf.vae import VAEPseudoLabeler  # noqa: E402
 
 __all__ = [
     "ANIL",
@@ -22,6 +24,7 @@ __all__ = [
     "MAML",
     "CORALAdapter",
     "DANNAdapter",
+    "GANPseudoLabeler",
     "GMMPseudoLabeler",
     "ImageClassifier",
     "KLAdapter",
@@ -29,4 +32,5 @@ __all__ = [
     "Reptile",
     "SelfTraining",
     "TextClassifier",
+    "VAEPseudoLabeler",
 ]

@@ -10,6 +10,7 @@ except ModuleNotFoundError as error:
 
 from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter
 from fewshot_course.torch.fine_tuning import TextClassifier
+from fewshot_course.torch.gan import GANPseudoLabeler
 from fewshot_course.torch.gmm import GMMPseudoLabeler
 from fewshot_course.torch.image_transfer import ImageClassifier
 from fewshot_course.torch.kl_adaptation import KLAdapter
@@ -17,6 +18,7 @@ from fewshot_course.torch.kliep import KLIEP
 from fewshot_course.torch.maml import ANIL, FOMAML, MAML, Reptile
 from fewshot_course.torch.protonet import ProtoNet
 from fewshot_course.torch.pseudo_labels import SelfTraining
+from fewshot_course.torch.vae import VAEPseudoLabeler
 
 __all__ = [
     "ANIL",
@@ -25,6 +27,7 @@ __all__ = [
     "MAML",
     "CORALAdapter",
     "DANNAdapter",
+    "GANPseudoLabeler",
     "GMMPseudoLabeler",
     "ImageClassifier",
     "KLAdapter",
@@ -32,4 +35,5 @@ __all__ = [
     "Reptile",
     "SelfTraining",
     "TextClassifier",
+    "VAEPseudoLabeler",
 ]

@@ -10,7 +10,9 @@ from fewshot_course.experiments.runner import run_cell
 
 EXPERIMENT = EXPERIMENTS["pseudo-labels"]
 SMALL = {"data": "uci_digits", "labels": 20, "n_unlabelled": 150, "n_test": 60, "steps": 5,
-         "n_pca": 8, "rounds": 1, "threshold": 0.2, "covariance": "tied"}  # fmt: skip
+         "n_pca": 8, "rounds": 1, "threshold": 0.2, "covariance": "tied",
+         "gan_steps": 5, "feature_steps": 5, "vae_steps": 5, "width": 20,
+         "latent_dim": 4}  # fmt: skip
 
 
 def cell(method, framework="torch", seed=0, **changes):
@@ -32,7 +34,7 @@ def test_every_method_runs(method, framework):
 def test_the_frameworks_agree():
     for name in ("torch", "tensorflow"):
         pytest.importorskip(name, reason=f"{name} is not installed")
-    for method in ("self", "gmm"):
+    for method in ("self", "gmm", "gan", "vae-m1", "vae-m2", "vae-m1m2"):
         a, b = (run_cell(cell(method, f)).metrics for f in ("torch", "tensorflow"))
         assert abs(a["accuracy"] - b["accuracy"]) <= 1 / 60 + 1e-9  # rounding of a float32 run
 
@@ -76,6 +78,15 @@ def test_own_file(tmp_path):
     wrong.write_text("1,2")
     changes["data"] = str(wrong)
     assert "must be an .npz file" in run_cell(cell("gmm-alone", **changes)).error
+
+
+@pytest.mark.real_data
+def test_full_mnist_is_scored_on_its_own_test_part():
+    few = draw(EXPERIMENT.configure(data="mnist", labels=10, n_unlabelled=50, n_test=10_000), 0)
+    assert len(few.y) == 60
+    assert len(few.y_test) == 10_000
+    rows = {row.tobytes() for row in few.X_test}
+    assert not rows & {row.tobytes() for row in few.X}
 
 
 def test_labels_that_cannot_be_shared_are_refused():
