@@ -145,7 +145,7 @@ class MetaLearner(MetaEstimator):
         theta = self._trained()
         optimizer = self._optimizer(theta.values())
 
-        @tf.function
+        @tf.function(autograph=False)
         def update(gradients: list[tf.Tensor]) -> None:
             if self.clip is not None:
                 gradients = optim.clip_gradients(gradients, self.clip)
@@ -219,7 +219,7 @@ class MetaLearner(MetaEstimator):
     ) -> list[Any]:
         """Compile ``function`` once and call it on all tasks, or on one task after the other."""
         if name not in self._compiled:
-            self._compiled[name] = tf.function(function, reduce_retracing=False)
+            self._compiled[name] = tf.function(function, autograph=False)
         compiled = self._compiled[name]
         if not _is_convolutional(self.network_):
             return [compiled(*tensors)]
@@ -242,7 +242,7 @@ class MetaLearner(MetaEstimator):
             return adapt(loss, weights, rate, 1, True, self._adapted_names())
 
         # Worth while where many tasks come; one alone is done before the function is compiled.
-        update = self._compiled.setdefault("adapt", tf.function(run)) if compiled else run
+        update = self._compiled.setdefault("adapt", tf.function(run, autograph=False)) if compiled else run
         for _ in range(steps):
             weights = update(X, y, rate, weights)
         return weights
@@ -277,7 +277,7 @@ class MetaLearner(MetaEstimator):
             return self._query(weights, Xs, Xq)
 
         size = 1 if _is_convolutional(self.network_) else 200
-        compiled = self._compiled.setdefault("query", tf.function(run))
+        compiled = self._compiled.setdefault("query", tf.function(run, autograph=False))
         done = []
         for start in range(0, len(episodes), size):
             Xs, ys, Xq, _ = self._tensors(_slice(episodes, start, start + size))
@@ -370,7 +370,7 @@ class MAML(MetaLearner):
         self, theta: Parameters, episode: tuple[tf.Tensor, ...], streams: Streams
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         def run(*tasks: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            n_tasks = len(tasks[0])
+            n_tasks = tasks[0].shape[0]
             with tf.GradientTape() as tape:
                 loss = self._task_loss(meta_networks.expand(theta, n_tasks), *tasks) / n_tasks
             return loss, tape.gradient(loss, list(theta.values()))
@@ -527,7 +527,7 @@ class Reptile(MetaLearner):
         def run(
             X: tf.Tensor, y: tf.Tensor, indices: tf.Tensor
         ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            weights = meta_networks.expand(theta, len(X))
+            weights = meta_networks.expand(theta, X.shape[0])
             losses = []
             for number in range(self.inner_steps):
                 Xb = tf.gather(X, indices[:, number], axis=1, batch_dims=1)
@@ -539,7 +539,7 @@ class Reptile(MetaLearner):
 
                 weights = adapt(loss, weights, self.inner_lr, 1, True)
             moved = [p - tf.reduce_mean(weights[name], 0) for name, p in theta.items()]
-            return tf.reduce_mean(tf.stack(losses)) / len(X), moved
+            return tf.reduce_mean(tf.stack(losses)) / X.shape[0], moved
 
         parts = self._in_chunks("meta", run, (X, y, indices))
         return _mean(parts)

@@ -112,7 +112,7 @@ class ProtoNet(MetaLearner):
         network = self.network_
         named = type(network) in (networks.MLP, networks.Conv4)
         run = meta_networks.apply_features if named else meta_networks.apply
-        weights = meta_networks.expand(theta, len(Xs))
+        weights = meta_networks.expand(theta, Xs.shape[0])
         n = Xs.shape[1]
         if self.statistics == "transductive" and meta_networks.has_batch_norm(network):
             return run(network, weights, Xs), run(network, weights, Xq)
@@ -132,7 +132,7 @@ class ProtoNet(MetaLearner):
             Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, yq: tf.Tensor
         ) -> tuple[tf.Tensor, list[tf.Tensor]]:
             with tf.GradientTape() as tape:
-                loss = self._loss(self._logits(theta, Xs, ys, Xq, self.n_outputs_), yq) / len(Xs)
+                loss = self._loss(self._logits(theta, Xs, ys, Xq, self.n_outputs_), yq) / Xs.shape[0]
             return loss, tape.gradient(loss, list(theta.values()))
 
         return _mean(self._in_chunks("meta", run, episode))
@@ -143,7 +143,7 @@ class ProtoNet(MetaLearner):
         def run(Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor) -> tf.Tensor:
             return self._logits(theta, Xs, ys, Xq, ways)
 
-        compiled = self._compiled.setdefault(f"query.{ways}", tf.function(run))
+        compiled = self._compiled.setdefault(f"query.{ways}", tf.function(run, autograph=False))
         done = []
         for index in range(len(episodes)):
             Xs, ys, Xq, _ = self._tensors(Episodes(*(part[None] for part in episodes.task(index))))

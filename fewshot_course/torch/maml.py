@@ -43,7 +43,7 @@ def inner_update(parameters: Parameters, gradients: Parameters, lr: float) -> di
         New parameters; nothing is changed in place.
     """
     return {
-        name: value - lr * gradients[name] if name in gradients else value
+        name: torch.add(value, gradients[name], alpha=-lr) if name in gradients else value
         for name, value in parameters.items()
     }
 
