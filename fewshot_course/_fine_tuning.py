@@ -97,6 +97,9 @@ def top_names(config: BertConfig, layers: int) -> list[str]:
 # ---------------------------------------------------------------- the convex part
 
 
+_NEWTON_UP_TO = 500  # unknowns; beyond, their square matrix costs more than L-BFGS
+
+
 def fit_probe(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, C: float
 ) -> dict[str, np.ndarray]:
@@ -115,7 +118,9 @@ def fit_probe(
         "head.weight" ``(classes, d)`` and "head.bias" ``(classes,)``, float64.
     """
     X = features.astype(np.float64)
-    if len(np.unique(labels)) == 2 and len(X) <= X.shape[1]:
+    n_classes = len(np.unique(labels))
+    unknowns = (1 if n_classes == 2 else n_classes) * (len(X) + 1)
+    if len(X) <= X.shape[1] and unknowns <= _NEWTON_UP_TO:
         # The optimum lies in the span of the few features: there Newton's method is quickest.
         basis, coordinates = np.linalg.qr(X.T)
         model = LogisticRegression(C=C, tol=1e-6, solver="newton-cholesky")
