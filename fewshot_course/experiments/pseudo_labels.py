@@ -84,19 +84,19 @@ class PseudoLabelConfig(Config):
     )
     components: int = setting(1, "Gaussians a class", low=1, methods=MIXTURE)
     n_pca: int = setting(30, "principal components, at most", low=1, methods=MIXTURE)
-    latent_dim: int = setting(50, "size of a code or of the noise", low=1, methods=GENERATIVE)
-    width: int = setting(300, "units of the first hidden layer", low=2, methods=GENERATIVE)
+    latent_dim: int = setting(10, "size of a code or of the noise", low=1, methods=GENERATIVE)
+    width: int = setting(200, "units of the first hidden layer", low=2, methods=GENERATIVE)
     imitated: int = setting(
-        100, "unlabelled examples in a step of a GAN or VAE", low=2, methods=GENERATIVE
+        50, "unlabelled examples in a step of a GAN or VAE", low=2, methods=GENERATIVE
     )
     gan_steps: int = setting(600, "steps of both networks of a GAN", low=1, methods=("gan",))
     class_weight: float = setting(
         0.0, "above 0 the generator is class-conditional", low=0.0, methods=("gan",)
     )
     feature_steps: int = setting(
-        600, "steps of M1's autoencoder", low=1, methods=("vae-m1", "vae-m1m2")
+        500, "steps of M1's autoencoder", low=1, methods=("vae-m1", "vae-m1m2")
     )
-    vae_steps: int = setting(400, "steps with labels", low=1, methods=VAE)
+    vae_steps: int = setting(300, "steps with labels", low=1, methods=VAE)
     classifier_weight: float = setting(
         50.0, "weight of the labels' cross-entropy", low=0.0, methods=("vae-m2", "vae-m1m2")
     )
@@ -113,6 +113,8 @@ EXPERIMENT = Experiment(
             "steps": 3000,
             "n_test": 1000,
             "width": 500,
+            "latent_dim": 50,
+            "imitated": 100,
             "gan_steps": 10_000,
             "feature_steps": 10_000,
             "vae_steps": 10_000,
