@@ -242,7 +242,9 @@ class MetaLearner(MetaEstimator):
             return adapt(loss, weights, rate, 1, True, self._adapted_names())
 
         # Worth while where many tasks come; one alone is done before the function is compiled.
-        update = self._compiled.setdefault("adapt", tf.function(run, autograph=False)) if compiled else run
+        update = run
+        if compiled:
+            update = self._compiled.setdefault("adapt", tf.function(run, autograph=False))
         for _ in range(steps):
             weights = update(X, y, rate, weights)
         return weights

@@ -132,7 +132,8 @@ class ProtoNet(MetaLearner):
             Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, yq: tf.Tensor
         ) -> tuple[tf.Tensor, list[tf.Tensor]]:
             with tf.GradientTape() as tape:
-                loss = self._loss(self._logits(theta, Xs, ys, Xq, self.n_outputs_), yq) / Xs.shape[0]
+                logits = self._logits(theta, Xs, ys, Xq, self.n_outputs_)
+                loss = self._loss(logits, yq) / Xs.shape[0]
             return loss, tape.gradient(loss, list(theta.values()))
 
         return _mean(self._in_chunks("meta", run, episode))
