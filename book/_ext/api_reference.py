@@ -122,10 +122,11 @@ def plain_sections(root: Path) -> list[str]:
     names that the package does not pass on.
     """
     sections = []
-    for init in sorted((root / PACKAGE).glob("*/__init__.py")):
-        if init.parent.name in TWIN_FOLDERS:
+    for init in sorted((root / PACKAGE).glob("*/**/__init__.py")):
+        parts = init.parent.relative_to(root).parts
+        if parts[1] in TWIN_FOLDERS:
             continue
-        package = Module(f"{PACKAGE}.{init.parent.name}", init)
+        package = Module(".".join(parts), init)
         sections.append(section(package, package.exported, root))
         for module in submodules(init.parent, package.name):
             rest = [name for name in module.exported if name not in package.exported]

@@ -65,7 +65,7 @@ class MarkovGenerator(_ClassGenerator):
     def __init__(self, smoothing: float = 0.0) -> None:
         self.smoothing = float(check_number("smoothing", smoothing, low=0))
 
-    def fit(self, sequences: list[list[str]], rng: np.random.Generator) -> _Sampler:
+    def fit(self, sequences: list[list[str]], rng: np.random.Generator) -> MarkovChain:
         """Return the chain."""
         return MarkovChain(self.smoothing).fit(sequences)
 
@@ -84,6 +84,6 @@ class HMMGenerator(_ClassGenerator):
             check_number("max_iterations", max_iterations, low=0, integer=True)
         )
 
-    def fit(self, sequences: list[list[str]], rng: np.random.Generator) -> _Sampler:
+    def fit(self, sequences: list[list[str]], rng: np.random.Generator) -> HiddenMarkovModel:
         """Return the model at the end of EM."""
         return HiddenMarkovModel(self.n_states, self.max_iterations).fit(sequences, rng)

@@ -3,7 +3,7 @@
 An augmenter is a conditional distribution q(x', y' | x, y) over texts that one can draw from.
 ``augment(texts, labels, rng)`` draws **one new text for each text**, in the same order, and does
 not return the originals: so augmenters can be chained, and position i of what comes out belongs to
-position i of what went in.  :func:`extend` puts the originals in front and draws several copies.
+position i of what went in.  ``extend`` puts the originals in front and draws several copies.
 """
 
 from __future__ import annotations
