@@ -3,10 +3,11 @@
     python benchmarks/augmentation.py [--rounds 5]
 
 The texts are 256 reviews; CPU time of this process is counted, one thread, interleaved rounds,
-medians.  nlpaug does the same kind of change with the same share of words: RandomWordAug swaps and
-deletes, TfIdfAug inserts words of the same texts.  For synonyms its SynonymAug needs WordNet, which
-cannot be had everywhere, so both sides use the course's table: nlpaug through ReservedAug.  The
-share of words that changed is printed too: a quick augmenter that changes nothing is no gain.
+medians.  nlpaug does the same kind of change: RandomWordAug swaps and deletes, TfIdfAug inserts
+words of the same texts.  For synonyms its SynonymAug needs WordNet, which
+cannot be had everywhere, so both sides use the course's table: nlpaug through ReservedAug.  It is
+asked for the same share of words, but counts them in another way, so the share that really changed
+is printed for both: a quick augmenter that changes little is no gain.
 Fitting (of TfIdfAug, of our Markov chains) is counted where each call does it, and not where it is
 done once beforehand; nlpaug's is done beforehand.
 """
@@ -29,8 +30,8 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import numpy as np  # noqa: E402  (reads the thread variables set above)
 
-from fewshot_course.data import augment, load_dataset  # noqa: E402
-from fewshot_course.data.augment.words import tokens  # noqa: E402
+from fewshot_course.data import augment, load_dataset  # noqa: E402  (imports NumPy)
+from fewshot_course.data.augment.words import tokens  # noqa: E402  (imports NumPy)
 
 STRENGTH = 0.1
 Run = Callable[[list[str]], list[str]]

@@ -17,16 +17,12 @@ from fewshot_course._checks import (
 from fewshot_course._estimator import CourseClassifier
 from fewshot_course._pseudo import check_classes, class_index, warn_without_unlabelled
 
-Arrays = dict[str, np.ndarray]
-
 
 class GenerativeLabeler(CourseClassifier):
     """A classifier that learns from unlabelled examples and can make new ones.
 
-    A subclass gives ``_check_parameters``, ``predict_proba`` and ``_generate``.
+    A subclass gives ``_check_parameters`` and ``predict_proba``.
     """
-
-    _facts = ("input_shape_",)
 
     input_shape_: tuple[int, ...]
     pseudo_labels_: np.ndarray
@@ -94,11 +90,6 @@ def check_unit_interval(X: np.ndarray, decoder: str) -> None:
 def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Return ``(n, n_classes)`` float64 with a 1 at each label's place."""
     return np.eye(n_classes)[labels]
-
-
-def split_arrays(arrays: Arrays, name: str) -> Arrays:
-    """Return the arrays whose names begin with ``name.``, without that."""
-    return {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}
 
 
 def final_decay(step: int, steps: int, part: float) -> float:

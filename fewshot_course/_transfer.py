@@ -9,11 +9,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course._estimator import CourseClassifier
+from fewshot_course.weights import part_of
 
 TUNE = ("scratch", "full", "head")
 """What is trained: a network of one's own, all of a pretrained one, or a new head on it."""
 
-NETWORK = "network."
 HEAD = "head."
 
 
@@ -50,10 +50,5 @@ def pretrained_body(
             f"X has examples of shape {input_shape}, but pretrained was fitted on "
             f"{pretrained.input_shape_}."
         )
-    arrays = network_weights(pretrained._fitted_arrays())
+    arrays = part_of(pretrained._fitted_arrays(), "network")
     return {name: array for name, array in arrays.items() if not name.startswith(HEAD)}
-
-
-def network_weights(arrays: Any) -> dict[str, np.ndarray]:
-    """Return the weights of the network among the arrays of a saved estimator."""
-    return {k.removeprefix(NETWORK): v for k, v in arrays.items() if k.startswith(NETWORK)}

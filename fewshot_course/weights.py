@@ -18,10 +18,21 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as _to_bytes
 
-__all__ = ["check_layout", "initial_weights", "load_arrays", "save_arrays"]
+__all__ = ["check_layout", "initial_weights", "load_arrays", "part_of", "save_arrays"]
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def part_of(arrays: Mapping[str, np.ndarray], name: str) -> Arrays:
+    """Return the arrays whose names begin with ``name.``, without that: one network of several.
+
+    Args:
+        arrays: name → array.
+        name: of the part.
+    """
+    start = f"{name}."
+    return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
 
 
 def initial_weights(shapes: Shapes, rng: np.random.Generator, dtype: str = "float32") -> Arrays:

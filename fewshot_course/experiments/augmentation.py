@@ -14,10 +14,7 @@ scored in the place of the test part; strengths were chosen so, on draws of thei
 from __future__ import annotations
 
 import functools
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -31,8 +28,8 @@ from fewshot_course.evaluation.embedding_quality import (
     label_agreement,
     nearest_novelty,
 )
+from fewshot_course.experiments._text_features import TextFeatures
 from fewshot_course.experiments.registry import (
-    MODULES,
     Cell,
     Config,
     Experiment,
@@ -166,16 +163,16 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     if cell.method != "none":
         augmenter = make_augmenter(cell.method, config)
         X, y, weights = ops.extend(X, y, augmenter, config.copies, for_copies)
-    encode = functools.partial(_encoder(cell.framework), config.model, config.max_length)
-    features = encode(X, options.device)
+    encode = TextFeatures(cell.framework, config.model, config.max_length, options.device)
+    features = encode(X)
     classes, index = np.unique(y, return_inverse=True)
     head = fit_probe(features, index, weights, config.C)
     held_out, y_held_out = parts.test if config.score_on == "test" else parts.validation
-    p = _probabilities(head, _kept(encode, tuple(held_out), options.device))
+    p = _probabilities(head, _kept(encode, tuple(held_out)))
     metrics = {"accuracy": accuracy(y_held_out, classes[p.argmax(1)])}
     if len(X) > n and _can_judge(parts.validation[1], classes):
-        judge = _judge(encode, tuple(parts.validation[0]), tuple(parts.validation[1].tolist()),
-                       config.C, options.device)  # fmt: skip
+        texts, labels = parts.validation
+        judge = _judge(encode, tuple(texts), tuple(labels.tolist()), config.C)
         metrics |= judge.about(features[n:], y[n:], features[:n], y[:n])
     return metrics | {"n_test": len(y_held_out)}
 
@@ -215,50 +212,18 @@ class Judge:
         return found
 
 
-Encode = Callable[[list[str], str], np.ndarray]
+# Every cell of a sweep needs the same held-out parts; the last ones are kept.
+@functools.lru_cache(maxsize=4)
+def _kept(encode: TextFeatures, texts: tuple[str, ...]) -> np.ndarray:
+    return encode(texts)
 
 
-@functools.cache
-def _encoder(framework: str) -> Callable[..., np.ndarray]:
-    encoder = importlib.import_module(f"fewshot_course.{MODULES[framework]}.encoder")
-
-    def encode(model: str, max_length: int, texts: list[str], device: str) -> np.ndarray:
-        return encoder.encode(texts, model, normalize=True, max_length=max_length, device=device)
-
-    return encode
-
-
-_KEPT: dict[Any, Any] = {}
-
-
-def _once(key: Any, make: Callable[[], Any]) -> Any:
-    """Return what was made for this key before; only the last few are kept."""
-    if key not in _KEPT:
-        while len(_KEPT) >= 4:
-            del _KEPT[next(iter(_KEPT))]
-        _KEPT[key] = make()
-    return _KEPT[key]
-
-
-def _kept(encode: functools.partial[np.ndarray], texts: tuple[str, ...], device: str) -> np.ndarray:
-    """Return the features of a held-out part, which every cell needs; the last ones are kept."""
-    key = ("features", encode.func, encode.args, texts, device)
-    return _once(key, lambda: encode(list(texts), device))
-
-
+@functools.lru_cache(maxsize=4)
 def _judge(
-    encode: functools.partial[np.ndarray],
-    texts: tuple[str, ...],
-    labels: tuple[int, ...],
-    C: float,
-    device: str,
+    encode: TextFeatures, texts: tuple[str, ...], labels: tuple[int, ...], C: float
 ) -> Judge:
-    def make() -> Judge:
-        features, y = _kept(encode, texts, device), np.array(labels)
-        head = fit_probe(features, y, np.ones(len(y)), C)
-        return Judge(head, fit_class_gaussians(features, y))
-
-    return _once(("judge", encode.func, encode.args, texts, labels, C, device), make)
+    features, y = _kept(encode, texts), np.array(labels)
+    return Judge(fit_probe(features, y, np.ones(len(y)), C), fit_class_gaussians(features, y))
 
 
 def _probabilities(head: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from fewshot_course.evaluation.calibration import (
     confidence_and_correct,
     expected_calibration_error,
 )
+from fewshot_course.experiments._text_features import TextFeatures
 from fewshot_course.experiments.registry import (
     MODULES,
     Cell,
@@ -161,11 +162,8 @@ def make_classifier(cell: Cell) -> Any:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import FunctionTransformer
 
-        encoder = importlib.import_module(f"{package.__name__}.encoder")
-        settings = {
-            "model": config.model, "normalize": True, "max_length": config.max_length,
-        }  # fmt: skip
-        features = FunctionTransformer(encoder.encode, kw_args=settings)
+        encode = TextFeatures(cell.framework, config.model, config.max_length)
+        features = FunctionTransformer(encode)
         return make_pipeline(features, KNeighborsClassifier(n_neighbors=1))
     if cell.method == "setfit":
         from fewshot_course.experiments._setfit import SetFitPeer

@@ -22,6 +22,7 @@ from fewshot_course.data import (
     resize_images,
 )
 from fewshot_course.evaluation import mean_interval
+from fewshot_course.experiments._text_features import TextFeatures
 from fewshot_course.experiments.registry import (
     MODULES,
     Cell,
@@ -150,8 +151,7 @@ def samplers(config: MAMLConfig, shots: int, framework: str = "torch") -> dict[s
         }
     if config.task == "intents":
         tickets = load_dataset("tickets")
-        encoder = importlib.import_module(f"fewshot_course.{MODULES[framework]}.encoder")
-        X = encoder.encode(tickets.X, normalize=True)
+        X = TextFeatures(framework)(tickets.X)
         # A network starts as if its inputs had mean square 1; entries of unit vectors are tiny,
         # and then the inner steps hardly move.
         X *= np.float32(X.shape[1] ** 0.5)

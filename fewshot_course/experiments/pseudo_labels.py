@@ -21,6 +21,7 @@ from fewshot_course.evaluation.calibration import (
     confidence_and_correct,
     expected_calibration_error,
 )
+from fewshot_course.experiments._text_features import TextFeatures
 from fewshot_course.experiments.registry import (
     MODULES,
     Cell,
@@ -190,8 +191,7 @@ def load(data: str, framework: str) -> tuple[np.ndarray, np.ndarray]:
     """
     if data in TEXTS:
         found = load_dataset(data)
-        encoder = importlib.import_module(f"fewshot_course.{MODULES[framework]}.encoder")
-        return encoder.encode(found.X, normalize=True), found.y
+        return TextFeatures(framework)(found.X), found.y
     if data in DATA:
         found = load_dataset(data, "train" if data == "mnist" else "all")
         return np.asarray(found.X), found.y

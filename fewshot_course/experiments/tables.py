@@ -133,6 +133,12 @@ def wide_table(
             if shown is not None:
                 cells[value] = _short(shown, is_percent(row.metric), signed=row.method != first)
                 draws.add(shown.n)
+    for (method, framework), cells in lines.items():
+        if not any(cells.values()):
+            raise ValueError(
+                f"{method} in {framework} shares no draw and settings with {first}: its row would "
+                "be empty; leave its runs out, or compare them by paired_difference."
+            )
     header = ("method", "framework", *(f"{across} = {value}" for value in values))
     rows = tuple(
         (*key, *(cells.get(value, "") for value in values)) for key, cells in lines.items()

@@ -13,6 +13,7 @@ import tensorflow as tf
 from fewshot_course import _loop
 from fewshot_course.tf import networks
 from fewshot_course.tf.optim import Optimizer
+from fewshot_course.weights import part_of
 
 __all__ = ["normal", "resolve_device", "to_array", "to_tensor", "train"]
 
@@ -106,9 +107,9 @@ def train(
 
     def restore(arrays: Mapping[str, np.ndarray]) -> None:
         for name, module in modules.items():
-            networks.from_numpy(module, _under(arrays, name))
+            networks.from_numpy(module, part_of(arrays, name))
         for name, optimizer in optimizers.items():
-            saved = _under(arrays, name)
+            saved = part_of(arrays, name)
             for key, variable in _variables(optimizer).items():
                 variable.assign(saved[key])
 
@@ -140,10 +141,6 @@ def _variables(optimizer: Optimizer) -> dict[str, tf.Variable]:
         for index, variable in enumerate(variables)
     }
     return {"lr": optimizer.lr, "steps": optimizer.steps, **slots}
-
-
-def _under(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}
 
 
 def _shapes(module: keras.Model) -> dict[str, list[int]]:

@@ -25,13 +25,13 @@ from fewshot_course._generative import (
     check_widths,
     final_decay,
     one_hot,
-    split_arrays,
 )
 from fewshot_course._loop import describe, hash_arrays
 from fewshot_course._streams import Streams
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
 from fewshot_course.tf._training import normal, resolve_device, to_array, to_tensor, train
+from fewshot_course.weights import part_of
 
 __all__ = [
     "ConvDiscriminator",
@@ -127,6 +127,16 @@ def plain_generator_loss(generated: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.math.softplus(-log_partition(generated)))
 
 
+def _shaker(noise: Sequence[tf.Tensor]) -> Callable[[tf.Tensor, float], tf.Tensor]:
+    """Return what adds the next noise to values; without noise it returns them as they are."""
+    left = iter(noise)
+
+    def shake(values: tf.Tensor, scale: float) -> tf.Tensor:
+        return values + scale * next(left) if noise and scale else values
+
+    return shake
+
+
 class Discriminator(keras.Model):
     """A fully connected classifier with Gaussian noise before every layer.
 
@@ -168,11 +178,7 @@ class Discriminator(keras.Model):
             x: examples.
             noise: standard normal, of the :meth:`noise_shapes`; none at prediction.
         """
-        left = iter(noise)
-
-        def shake(values: tf.Tensor, scale: float) -> tf.Tensor:
-            return values + scale * next(left) if noise and scale else values
-
+        shake = _shaker(noise)
         x = tf.reshape(x, (-1, self.widths[0]))
         for layer, scale in zip(self.body, self.scales, strict=False):
             x = tf.nn.relu(layer(shake(x, scale)))
@@ -224,11 +230,7 @@ class ConvDiscriminator(keras.Model):
             x: images.
             noise: standard normal, of the :meth:`noise_shapes`; none at prediction.
         """
-        left = iter(noise)
-
-        def shake(values: tf.Tensor, scale: float) -> tf.Tensor:
-            return values + scale * next(left) if noise and scale else values
-
+        shake = _shaker(noise)
         x = shake(tf.reshape(x, (-1, *self.image_shape)), self.scales[0])
         for layer in self.body:
             x = layer(x)
@@ -641,8 +643,8 @@ class GANPseudoLabeler(GenerativeLabeler):
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.pseudo_labels_, self.confidence_ = arrays["pseudo_labels_"], arrays["confidence_"]
         self._build(np.random.default_rng(0), "cpu")
-        networks.from_numpy(self.network_, split_arrays(dict(arrays), "network"))
-        networks.from_numpy(self.generator_, split_arrays(dict(arrays), "generator"))
+        networks.from_numpy(self.network_, part_of(arrays, "network"))
+        networks.from_numpy(self.generator_, part_of(arrays, "generator"))
 
 
 def _cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -22,10 +22,11 @@ from fewshot_course._estimator import CourseClassifier
 from fewshot_course._loop import describe, hash_arrays
 from fewshot_course._pseudo import check_classes, class_index
 from fewshot_course._streams import Streams
-from fewshot_course._transfer import HEAD, NETWORK, TUNE, is_path, network_weights, pretrained_body
+from fewshot_course._transfer import HEAD, TUNE, is_path, pretrained_body
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor, train
+from fewshot_course.weights import part_of
 
 __all__ = ["ImageClassifier"]
 
@@ -289,8 +290,8 @@ class ImageClassifier(CourseClassifier):
         check_choice("dtype", self.dtype, ["float32", "float64"])
 
     def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        return {f"{NETWORK}{k}": v for k, v in networks.to_numpy(self.network_).items()}
+        return {f"network.{k}": v for k, v in networks.to_numpy(self.network_).items()}
 
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._build(np.random.default_rng(0), "cpu")
-        networks.from_numpy(self.network_, network_weights(arrays))
+        networks.from_numpy(self.network_, part_of(arrays, "network"))

@@ -28,6 +28,7 @@ from fewshot_course._streams import Streams
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor, train
+from fewshot_course.weights import part_of
 
 __all__ = ["SelfTraining", "lee_weight", "pseudo_label_loss", "select_confident", "weighted_loss"]
 
@@ -269,9 +270,7 @@ class SelfTraining(CourseClassifier):
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.pseudo_labels_, self.confidence_ = arrays["pseudo_labels_"], arrays["confidence_"]
         self._build(np.random.default_rng(0), "cpu")
-        prefix = "network."
-        weights = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        networks.from_numpy(self.network_, weights)
+        networks.from_numpy(self.network_, part_of(arrays, "network"))
 
 
 def _check_weights(sample_weight: Any, n: int) -> np.ndarray:

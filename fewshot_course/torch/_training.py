@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fewshot_course import _loop
 from fewshot_course.torch import networks
+from fewshot_course.weights import part_of
 
 __all__ = ["normal", "resolve_device", "to_array", "to_tensor", "train"]
 
@@ -102,11 +103,11 @@ def train(
 
     def restore(arrays: Mapping[str, np.ndarray]) -> None:
         for name, module in modules.items():
-            networks.from_numpy(module, _under(arrays, name))
+            networks.from_numpy(module, part_of(arrays, name))
         for name, optimizer in optimizers.items():
             whole = optimizer.state_dict()
             whole["state"] = {}
-            saved = _under(arrays, name)
+            saved = part_of(arrays, name)
             for group, rate in zip(whole["param_groups"], saved.pop("lr"), strict=True):
                 group["lr"] = float(rate)
             for key, array in saved.items():
@@ -136,10 +137,6 @@ def train(
 
 def _tensors(slots: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in slots.items() if isinstance(value, Tensor)}
-
-
-def _under(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}
 
 
 def _shapes(module: nn.Module) -> dict[str, list[int]]:

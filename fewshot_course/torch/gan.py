@@ -26,13 +26,13 @@ from fewshot_course._generative import (
     check_widths,
     final_decay,
     one_hot,
-    split_arrays,
 )
 from fewshot_course._loop import describe, hash_arrays
 from fewshot_course._streams import Streams
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
 from fewshot_course.torch._training import normal, resolve_device, to_array, to_tensor, train
+from fewshot_course.weights import part_of
 
 __all__ = [
     "ConvDiscriminator",
@@ -127,6 +127,16 @@ def plain_generator_loss(generated: Tensor) -> Tensor:
     return F.softplus(-log_partition(generated)).mean()
 
 
+def _shaker(noise: Sequence[Tensor]) -> Callable[[Tensor, float], Tensor]:
+    """Return what adds the next noise to values; without noise it returns them as they are."""
+    left = iter(noise)
+
+    def shake(values: Tensor, scale: float) -> Tensor:
+        return values + scale * next(left) if noise and scale else values
+
+    return shake
+
+
 class Discriminator(nn.Module):
     """A fully connected classifier with Gaussian noise before every layer.
 
@@ -166,11 +176,7 @@ class Discriminator(nn.Module):
             x: examples.
             noise: standard normal, of the :meth:`noise_shapes`; none at prediction.
         """
-        left = iter(noise)
-
-        def shake(values: Tensor, scale: float) -> Tensor:
-            return values + scale * next(left) if noise and scale else values
-
+        shake = _shaker(noise)
         x = x.flatten(1)
         for layer, scale in zip(self.body, self.scales, strict=False):
             x = F.relu(layer(shake(x, scale)))
@@ -221,11 +227,7 @@ class ConvDiscriminator(nn.Module):
             x: images.
             noise: standard normal, of the :meth:`noise_shapes`; none at prediction.
         """
-        left = iter(noise)
-
-        def shake(values: Tensor, scale: float) -> Tensor:
-            return values + scale * next(left) if noise and scale else values
-
+        shake = _shaker(noise)
         x = shake(x.reshape(-1, *self.image_shape), self.scales[0]).permute(0, 3, 1, 2)
         for layer in self.body:
             x = F.leaky_relu(layer(x), 0.2)
@@ -633,7 +635,7 @@ class GANPseudoLabeler(GenerativeLabeler):
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.pseudo_labels_, self.confidence_ = arrays["pseudo_labels_"], arrays["confidence_"]
         self._build(np.random.default_rng(0), "cpu")
-        networks.from_numpy(self.network_, split_arrays(dict(arrays), "network"))
-        networks.from_numpy(self.generator_, split_arrays(dict(arrays), "generator"))
+        networks.from_numpy(self.network_, part_of(arrays, "network"))
+        networks.from_numpy(self.generator_, part_of(arrays, "generator"))
         self.network_.eval()
         self.generator_.eval()

@@ -32,7 +32,6 @@ from fewshot_course._generative import (
     check_unit_interval,
     check_widths,
     one_hot,
-    split_arrays,
 )
 from fewshot_course._loop import describe, hash_arrays
 from fewshot_course._streams import Streams
@@ -40,6 +39,7 @@ from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
 from fewshot_course.torch._training import normal, resolve_device, to_array, to_tensor, train
 from fewshot_course.torch.divergences import gaussian_log_prob
+from fewshot_course.weights import part_of
 
 __all__ = [
     "VAE",
@@ -669,7 +669,7 @@ class VAEPseudoLabeler(GenerativeLabeler):
         self.pseudo_labels_, self.confidence_ = arrays["pseudo_labels_"], arrays["confidence_"]
         self._build(np.random.default_rng(0), "cpu")
         for name, module in self._modules().items():
-            networks.from_numpy(module, split_arrays(dict(arrays), name))
+            networks.from_numpy(module, part_of(arrays, name))
 
 
 def _inside(folders: Mapping[str, Any], stage: str) -> dict[str, Any]:

@@ -83,3 +83,10 @@ def test_the_text_form_lines_up_and_html_is_escaped():
 def test_runs_are_chosen_by_fields_and_settings():
     assert sum(matches(r, method="plain", shots=[1, 2]) for r in RUNS) == 10
     assert all(matches(r, absent=3) for r in RUNS)  # a setting that a method does not have
+
+
+def test_a_row_without_a_common_draw_is_an_error():
+    # Draws 0 to 4 of the baseline, draw 7 of the other: an empty row would look like no result.
+    stray = line("stray", 1, 7, 0.5)
+    with pytest.raises(ValueError, match=r"^stray in torch shares no draw and settings with plain"):
+        wide_table([*RUNS, stray], "Toys", "shots")
