@@ -7,6 +7,7 @@ a cell runs.  Bad usage ends with exit code 2, a run that failed with 1.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import inspect
 import os
 import sys
@@ -38,6 +39,8 @@ app = typer.Typer(
 )
 run_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(run_app, name="run", help="Run an experiment and print its table.")
+labs_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(labs_app, name="labs", help="Make notebooks for a class, in a clone of the course.")
 
 
 def main() -> None:
@@ -260,6 +263,62 @@ def sweep(
         _compute(cells, out, options, backend, jobs, scheduler)
 
 
+# ---------------------------------------------------------------------------- leaderboard
+
+
+@app.command()
+def leaderboard(
+    out: Annotated[Path, typer.Option("--out", help="Results file (JSON lines).")],
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="A board; may be repeated. Default: all.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="A method; may be repeated.")
+    ] = None,
+    framework: Annotated[
+        list[str] | None,
+        typer.Option("--framework", help="torch, tensorflow or numpy; may be repeated."),
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="quick or full.")] = "quick",
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells at the same time.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Run every method on the same draws of the same data, and print who stands where.
+
+    Started again with the same file, it computes what is missing.
+    """
+    with _one_line_errors():
+        from fewshot_course.experiments.leaderboard import BOARDS, cells
+        from fewshot_course.experiments.runner import run_cells
+        from fewshot_course.experiments.standings import standings
+
+        known = ("numpy", "torch", "tensorflow")
+        named = [check_framework(f, known) for f in framework or ()]
+        chosen = cells(data, method, named, preset)
+        options = RunOptions(device)
+        _need_frameworks(chosen)
+        _need_places(out, options)
+        backend = "sequential" if jobs == 1 else "loky"
+        results = run_cells(
+            chosen, out, backend=backend, jobs=jobs, options=options, progress=sys.stderr.isatty()
+        )
+        rows = standings(results)
+        for name in dict.fromkeys(row.data for row in rows):
+            _print_standings(BOARDS[name].title, [row for row in rows if row.data == name])
+        typer.echo(f"{len(results)} results in {out}")
+        _end_if_failed(results)
+
+
+def _print_standings(title: str, rows: Sequence[Any]) -> None:
+    from fewshot_course.experiments.standings import standings_table
+
+    content = standings_table(rows, title)
+    table = Table(*content.header, title=content.caption, title_justify="left")
+    for row in content.rows:
+        table.add_row(*(escape(cell.replace("\n", " ")) for cell in row))
+    _console().print(table)
+
+
 # ---------------------------------------------------------------------------- computing
 
 
@@ -292,6 +351,10 @@ def _compute(
     if out is not None:
         reused = f" ({before} of them were there before)" if before else ""
         typer.echo(f"{len(results)} results in {out}{reused}")
+    _end_if_failed(results)
+
+
+def _end_if_failed(results: Sequence[Result]) -> None:
     failed = [result for result in results if result.error]
     if failed:
         first = failed[0]
@@ -304,11 +367,9 @@ def _compute(
 
 def _need_frameworks(cells: Sequence[Cell]) -> None:
     """Raise, before any computing, if a framework is not installed."""
-    from importlib.util import find_spec
-
     extras = {"torch": "torch", "tensorflow": "tf"}
     for name in dict.fromkeys(cell.framework for cell in cells):
-        if name in extras and find_spec(name) is None:
+        if name in extras and importlib.util.find_spec(name) is None:
             raise ValueError(
                 f"framework={name!r} is not installed: pip install "
                 f"'fewshot-course[{extras[name]}]', or choose the other with --framework."
@@ -385,6 +446,57 @@ def _print_agreement(results: Sequence[Result]) -> None:
         typer.echo(
             f"torch and tensorflow on the same seeds: at most {text} apart in {len(pairs)} pairs"
         )
+
+
+# ---------------------------------------------------------------------------- labs
+
+
+@labs_app.command("build")
+def labs_build(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the notebooks.")] = Path("labs"),
+    topic: Annotated[
+        list[str] | None,
+        typer.Option("--topic", help="A topic, e.g. maml; may be repeated. All without it."),
+    ] = None,
+) -> None:
+    """Write student notebooks with gaps and solution notebooks, with nbgrader's cells.
+
+    They are made from the exercise files of the course, so this works in a clone.
+    """
+    with _one_line_errors():
+        root = _checkout()
+        try:
+            written = _labs_tool(root).build(root, out, topic or [])
+        except OSError as error:
+            raise ValueError(f"cannot write to --out {out}: {error.strerror}") from None
+    n_students = sum("release" in path.parts for path in written)
+    typer.echo(f"{n_students} notebooks in {out / 'release'}, their solutions in {out / 'source'}")
+
+
+def _checkout() -> Path:
+    """Return the clone that the package was installed from, or the one around this folder."""
+    places = [Path(fewshot_course.__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents]
+    for place in places:
+        if (place / "book" / "_tools" / "labs.py").is_file():
+            return place
+    raise ValueError(
+        "labs are made from the exercise files of the course, which are not part of the installed "
+        "package: clone the repository, go into it, and run this command there."
+    )
+
+
+def _labs_tool(root: Path) -> Any:
+    """Return the clone's module that makes labs."""
+    needed = ("jupytext", "nbclient", "nbformat")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"making labs needs {', '.join(missing)}: pip install -e '.[book]' in the clone"
+        )
+    tools = str(root / "book" / "_tools")
+    if tools not in sys.path:
+        sys.path.insert(0, tools)
+    return importlib.import_module("labs")
 
 
 # ---------------------------------------------------------------------------- doctor

@@ -11,6 +11,7 @@ from fewshot_course.experiments import (
     fine_tuning,
     image_transfer,
     kl_adaptation,
+    leaderboard,
     maml,
     pseudo_labels,
 )
@@ -24,7 +25,15 @@ from fewshot_course.experiments.results import (
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (augmentation, fine_tuning, image_transfer, kl_adaptation, maml, pseudo_labels)
+    for module in (
+        augmentation,
+        fine_tuning,
+        image_transfer,
+        kl_adaptation,
+        leaderboard,
+        maml,
+        pseudo_labels,
+    )
 }
 """Name → experiment."""
 

@@ -172,8 +172,19 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
         features, test_features = base.transform(few.X), base.transform(test.X)
         accuracy = nearest_mean_accuracy(features, few.y, test_features, test.y)
         return {"accuracy": accuracy, "n_test": len(test.y)}
+    model = make_classifier(cell, base)
+    model.fit(*few, device=options.device, checkpoint_dir=options.checkpoint_dir(cell))
+    return {
+        "accuracy": model.score(*test),
+        "train_accuracy": model.score(*few),
+        "n_test": len(test.y),
+    }
+
+
+def make_classifier(cell: Cell, base: Any) -> Any:
+    """Return the unfitted classifier of a cell, on top of a pretrained one or ``None``."""
     config: ImageTransferConfig = cell.config
-    model = _methods(cell.framework).ImageClassifier(
+    return _methods(cell.framework).ImageClassifier(
         tune=cell.method,
         pretrained=base,
         channels=config.channels,
@@ -183,12 +194,6 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
         head_lr=None if cell.method == "scratch" else config.head_lr,
         random_state=cell.seed,
     )
-    model.fit(*few, device=options.device, checkpoint_dir=options.checkpoint_dir(cell))
-    return {
-        "accuracy": model.score(*test),
-        "train_accuracy": model.score(*few),
-        "n_test": len(test.y),
-    }
 
 
 def nearest_mean_accuracy(

@@ -23,11 +23,13 @@ class Table:
         caption: what the table shows.
         header: one text a column.
         rows: one tuple of texts a row.
+        sortable: whether a page lets the reader sort the rows by a column.
     """
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    sortable: bool = False
 
     def __repr__(self) -> str:
         lines = [tuple(c.replace("\n", " ") for c in r) for r in (self.header, *self.rows)]
@@ -41,8 +43,9 @@ class Table:
             "<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows
         )
+        kind = "table sortable" if self.sortable else "table"
         return (
-            f'<table class="table"><caption>{escape(self.caption)}</caption>\n'
+            f'<table class="{kind}"><caption>{escape(self.caption)}</caption>\n'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
         )
 

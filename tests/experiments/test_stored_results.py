@@ -47,4 +47,6 @@ def test_one_cell_gives_the_stored_numbers_again(path):
     assert again.error is None
     assert again.config_hash == stored.config_hash, "the settings or the version changed: rerun"
     for name, value in stored.metrics.items():
+        if name.startswith("seconds"):
+            continue  # measured, and another machine has others
         assert again.metrics[name] == pytest.approx(value, rel=0.02, abs=0.01), name
