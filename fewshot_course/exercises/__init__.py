@@ -29,7 +29,15 @@ from fewshot_course.exercises._running import FRAMEWORKS, AnswerError, call, can
 
 __all__ = ["TOPICS", "Case", "Exercise", "Mistake", "Outcome", "available", "check", "exercise"]
 
-TOPICS = ("augmentation", "fine_tuning", "generative", "kl", "maml", "pseudo_labels")
+TOPICS = (
+    "augmentation",
+    "fine_tuning",
+    "generative",
+    "kl",
+    "maml",
+    "pseudo_labels",
+    "small_samples",
+)
 """The modules of this package that hold exercises; each has a tuple ``EXERCISES``."""
 
 
