@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,19 @@ class ExerciseFile:
     def solution(self, framework: str) -> str:
         """Return the source as it is, without the gap markers."""
         return _fill(self.code[framework], solved=True)
+
+    def gaps(self, framework: str) -> list[str]:
+        """Return the lines that stand in gaps: what no student may see."""
+        return [line for kind, line in _lines(self.code[framework]) if kind == "gap"]
+
+    def nbgrader_source(self, framework: str) -> str:
+        """Return the solution with nbgrader's own marks around each gap."""
+        marks = {"start": "### BEGIN SOLUTION", "end": "### END SOLUTION"}
+        out = []
+        for kind, line in _lines(self.code[framework]):
+            indent = line[: len(line) - len(line.lstrip())]
+            out.append(indent + marks[kind] if kind in marks else line)
+        return "\n".join(out).rstrip()
 
 
 def read_exercise(path: Path) -> ExerciseFile:
@@ -170,19 +184,27 @@ def _check_code(name: str, code: str, function: str) -> None:
         raise ExerciseError(f"{name}: the stub is no Python ({error.msg}: {error.text})") from None
 
 
+def _lines(code: str) -> Iterator[tuple[str, str]]:
+    """Yield each line with what it is: ``start`` and ``end`` of a gap, ``gap``, or ``given``."""
+    in_gap = False
+    for line in code.splitlines():
+        if _START.match(line):
+            in_gap = True
+            yield "start", line
+        elif _END.match(line):
+            in_gap = False
+            yield "end", line
+        else:
+            yield "gap" if in_gap else "given", line
+
+
 def _fill(code: str, *, solved: bool) -> str:
     """Return the code with its gaps kept (solved) or emptied, without the markers."""
     out: list[str] = []
-    in_gap = False
-    for line in code.splitlines():
-        start = _START.match(line)
-        if start:
-            in_gap = True
-            if not solved:
-                what = f": {start[2]}" if start[2] else ""
-                out += [f"{start[1]}# Your code{what}", f"{start[1]}..."]
-        elif _END.match(line):
-            in_gap = False
-        elif solved or not in_gap:
+    for kind, line in _lines(code):
+        if kind == "given" or (kind == "gap" and solved):
             out.append(line)
+        elif kind == "start" and not solved and (start := _START.match(line)):
+            what = f": {start[2]}" if start[2] else ""
+            out += [f"{start[1]}# Your code{what}", f"{start[1]}..."]
     return "\n".join(out).rstrip()
