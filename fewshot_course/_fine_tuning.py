@@ -21,6 +21,7 @@ from fewshot_course._bert import BertConfig, BertFiles, find_bert, read_weights
 from fewshot_course._checks import UNLABELLED, check_choice, check_labels, check_number
 from fewshot_course._estimator import CourseClassifier
 from fewshot_course._loop import describe, hash_arrays
+from fewshot_course._precision import check_precision
 from fewshot_course._pseudo import check_classes, class_index
 from fewshot_course._schedules import ReduceLROnPlateau, warmup_linear
 from fewshot_course._streams import Streams
@@ -411,6 +412,8 @@ class FineTunedClassifier(CourseClassifier):
     max_length: int
     cache: bool
     dtype: str
+    precision: str
+    accumulate: int
     random_state: int | None
 
     _facts = ("encoder_sha256_",)
@@ -445,7 +448,8 @@ class FineTunedClassifier(CourseClassifier):
         Raises:
             TypeError: if ``X`` is no list of str, or ``y`` holds no whole numbers.
             ValueError: for an empty text, a label of -1, a single class, or a setting out of
-                range or that means nothing beside another one.
+                range, that means nothing beside another one, or a precision that the device
+                does not support.
             FileNotFoundError: if the model's folder or a file in it is missing.
             fewshot_course.data.DataError: if ``minilm`` cannot be had.
             TrainingDiverged: if the loss is NaN or infinite.
@@ -592,7 +596,8 @@ class FineTunedClassifier(CourseClassifier):
         check_choice("objective", self.objective, ["cross_entropy", "contrastive"])
         check_choice("schedule", self.schedule, ["linear", "constant", "plateau"])
         check_choice("dtype", self.dtype, ["float32", "float64"])
-        for name in ("lora_rank", "epochs", "batch_size", "patience"):
+        check_precision(self.precision, self.dtype)
+        for name in ("lora_rank", "epochs", "batch_size", "patience", "accumulate"):
             check_number(name, getattr(self, name), low=1, integer=True)
         for name in ("top_layers", "reinit_layers", "plateau_patience"):
             check_number(name, getattr(self, name), low=0, integer=True)
@@ -623,6 +628,9 @@ class FineTunedClassifier(CourseClassifier):
         if self._is_linear_probe and self.validation_fraction:
             raise ValueError("validation_fraction is for training by gradient; a linear probe is "
                              "solved to its optimum.")  # fmt: skip
+        if self._is_linear_probe and (self.precision != "float32" or self.accumulate > 1):
+            raise ValueError("precision and accumulate are for training by gradient; a linear "
+                             "probe is solved to its optimum.")  # fmt: skip
         if self.objective == "contrastive":
             if self.tune == "probe":
                 raise ValueError("objective='contrastive' trains the encoder, tune='probe' does "
@@ -632,6 +640,9 @@ class FineTunedClassifier(CourseClassifier):
                                  f"head={self.head!r}.")  # fmt: skip
             if self.validation_fraction:
                 raise ValueError("validation_fraction is for objective='cross_entropy'.")
+            if self.accumulate > 1:
+                raise ValueError(f"accumulate={self.accumulate}, but objective='contrastive' "
+                                 "compares all texts of a batch; parts lack pairs.")  # fmt: skip
 
     def _fitted_arrays(self) -> dict[str, np.ndarray]:
         if self._is_linear_probe:

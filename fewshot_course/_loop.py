@@ -50,6 +50,7 @@ def run(
     fingerprint: Mapping[str, Any],
     open_log: Callable[[str], Callable[[str, float, int], None]],
     stop: Callable[[], bool] | None = None,
+    writes: bool = True,
     progress: bool = False,
     log_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -66,6 +67,7 @@ def run(
         fingerprint: what a checkpoint must match; the package version is added.
         open_log: makes a function ``(name, value, step)`` that writes to TensorBoard.
         stop: asked after each step; true ends the run before its last step.
+        writes: whether this process writes logs and checkpoints; of a group of workers one does.
         progress: whether to show a progress bar.
         log_dir: folder for TensorBoard, or None.
         checkpoint_dir: folder for checkpoints, or None.
@@ -79,6 +81,7 @@ def run(
         CheckpointError: if the folder holds the checkpoint of another run or cannot be written.
     """
     check_number("steps", steps, low=1, integer=True)
+    progress, log_dir = progress and writes, log_dir if writes else None
     mark = {"version": __version__, **fingerprint}
     history: dict[str, list[float]] = {}
     done = 0
@@ -118,7 +121,7 @@ def run(
                 bar.update(len(pending))
                 bar.set_postfix(loss=f"{history['loss'][-1]:.4f}")
                 pending = []
-            if checkpoint_dir is not None and (last or checkpoint_due):
+            if checkpoint_dir is not None and writes and (last or checkpoint_due):
                 save(number + 1)
     return {name: np.asarray(values, np.float64) for name, values in history.items()}
 

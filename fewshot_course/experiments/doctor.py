@@ -40,6 +40,7 @@ _PACKAGES = (
     ("keras", "every method with --framework tensorflow", "tf"),
     ("tokenizers", "texts: fine-tuning, reviews and tickets", "text"),
     ("transformers", "texts in PyTorch, back-translation", "text"),
+    ("accelerate", "training by several processes in PyTorch", "scaling"),
     ("dask", "sweeps on a cluster (--backend dask)", "cluster"),
     ("distributed", "sweeps on a cluster (--backend dask)", "cluster"),
     ("jupyter-book", "building the book", "book"),

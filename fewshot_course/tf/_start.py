@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+strategy: Any = None
+"""The strategy of the group of workers that this process belongs to, if it does."""
+
+
+def group() -> tuple[int, int]:
+    """Return this worker's number and the size of its group, by ``TF_CONFIG``; or (0, 1).
+
+    Raises:
+        ValueError: if ``TF_CONFIG`` is no JSON of the form that TensorFlow documents.
+    """
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        return 0, 1
+    try:
+        config = json.loads(text)
+        return int(config["task"]["index"]), len(config["cluster"]["worker"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"TF_CONFIG={text!r} does not name a cluster of workers and a task ({error!r})."
+        ) from None
 
 
 @contextmanager
@@ -46,6 +69,10 @@ def start() -> None:
         with _native_stderr_aside():
             tensorflow = importlib.import_module("tensorflow")
             keras = importlib.import_module("keras")
+            if group()[1] > 1:
+                # Possible only before the first operation; waits until all workers are there.
+                global strategy
+                strategy = tensorflow.distribute.MultiWorkerMirroredStrategy()
             # The first operation prints start-up messages of its own.
             tensorflow.constant(0)
     except ModuleNotFoundError as error:

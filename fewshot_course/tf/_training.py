@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,11 +11,20 @@ import numpy as np
 import tensorflow as tf
 
 from fewshot_course import _loop
+from fewshot_course._precision import check_supported, loss_scale, split_batch
 from fewshot_course.tf import networks
 from fewshot_course.tf.optim import Optimizer
 from fewshot_course.weights import part_of
 
-__all__ = ["normal", "resolve_device", "to_array", "to_tensor", "train"]
+__all__ = [
+    "Updater",
+    "normal",
+    "resolve_device",
+    "supported_precisions",
+    "to_array",
+    "to_tensor",
+    "train",
+]
 
 
 def resolve_device(device: str) -> str:
@@ -42,6 +51,28 @@ def resolve_device(device: str) -> str:
     return "cpu" if kind == "cpu" else name
 
 
+def supported_precisions(device: str = "auto") -> tuple[str, ...]:
+    """Return what matrix products may be computed in on a device.
+
+    float16 is left to GPUs: a CPU can emulate it, but neither faster nor with the range of
+    bfloat16.  Support is not speed: a CPU without instructions for bfloat16 emulates it too.
+
+    Args:
+        device: "auto", "cpu", "cuda", ...
+
+    Raises:
+        ValueError: if this machine has no such device.
+    """
+    place = resolve_device(device)
+    if place == "cpu":
+        return ("float32", "bfloat16")
+    gpu = tf.config.list_physical_devices("GPU")[int(place.partition(":")[2] or 0)]
+    details = tf.config.experimental.get_device_details(gpu)
+    if details.get("compute_capability", (8, 0)) < (8, 0):  # only NVIDIA's have one
+        return ("float32", "float16")
+    return ("float32", "bfloat16", "float16")
+
+
 def to_tensor(array: np.ndarray, device: str, dtype: str | None = None) -> tf.Tensor:
     """Put an array on the device, as ``dtype`` if given."""
     with tf.device(device):
@@ -62,6 +93,122 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], device: str, dtype:
         return tf.random.stateless_normal(shape, seed=seed, dtype=dtype)
 
 
+class Updater:
+    """Does one update of the weights from a batch, in mixed precision and in parts if asked to.
+
+    The weights stay in float32; with a lower precision the matrix products are computed in it.
+    In parts (gradient accumulation) a batch needs the memory of one part; the gradient is the
+    same but for rounding, as long as the loss is a mean over examples that do not see each other.
+
+    Args:
+        loss_of: takes tensors of some examples, first axis ``n``; returns their mean loss.
+        optimizers: those of all weights that are trained.
+        device: where it runs.
+        precision: "float32" (the weights' own dtype), "bfloat16" or "float16".
+        accumulate: parts of a batch.
+        network: its linear and convolutional layers are what computes in a lower precision.
+        signature: shapes and dtypes of the tensors of ``loss_of``, lengths left open.
+        strategy: averages loss and gradients over the workers it knows; ``None``: one process.
+
+    Attributes:
+        scale: the loss scale; belongs to the resumables of a training in float16.
+
+    Raises:
+        ValueError: if the device does not support the precision.
+    """
+
+    def __init__(
+        self,
+        loss_of: Callable[..., tf.Tensor],
+        optimizers: Sequence[Optimizer],
+        *,
+        device: str,
+        precision: str = "float32",
+        accumulate: int = 1,
+        network: keras.Model,
+        signature: Sequence[tf.TensorSpec],
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        check_supported(precision, device, supported_precisions(device))
+        self.scale = loss_scale(precision)
+        self._loss_of, self._optimizers, self._accumulate = loss_of, optimizers, accumulate
+        self._weights = [weight for one in optimizers for weight in one.parameters]
+        self._strategy = strategy
+        number = tf.TensorSpec((), tf.float64)
+        sums = [tf.TensorSpec(weight.shape, weight.dtype) for weight in self._weights]
+        scalar = tf.TensorSpec((), self._weights[0].dtype)
+        self._whole = accumulate == 1 and self.scale.patience is None
+        with networks.mixed_precision(network, precision):
+            if self._whole:
+                self._update = self._compile(self._update_whole, signature)
+            else:
+                self._part = self._compile(self._gradients, [number, *signature])
+                self._mean = self._compile(self._mean_of_workers, [scalar, *sums])
+                self._apply = self._compile(self._apply_scaled, [number, *sums])
+
+    def _compile(self, function: Callable[..., Any], signature: Sequence[tf.TensorSpec]) -> Any:
+        strategy = self._strategy
+
+        def run(*tensors: tf.Tensor) -> Any:
+            return function(*tensors) if strategy is None else strategy.run(function, args=tensors)
+
+        # Without AutoGraph tracing takes a fraction of the time.
+        compiled = tf.function(run, input_signature=signature, autograph=False)
+        return compiled.get_concrete_function()
+
+    def __call__(self, *batch: tf.Tensor) -> tf.Tensor:
+        """Update the weights; returns the mean loss of the batch before."""
+        if self._whole:
+            return self._update(*batch)
+        scale = self.scale.value
+        sums: list[tf.Tensor] = []
+        for part, share in split_batch(len(batch[0]), self._accumulate):
+            factor = tf.constant(share * scale, tf.float64)
+            found = self._part(factor, *(tensor[part] for tensor in batch))
+            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
+        loss, *gradients = sums if self._strategy is None else self._mean(*sums)
+        if self.scale.patience is None or self.scale.update(_finite(gradients)):
+            self._apply(tf.constant(1 / scale, tf.float64), *gradients)
+        return loss / tf.constant(scale, loss.dtype)
+
+    def _update_whole(self, *batch: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._weights)
+            loss = self._loss_of(*batch)
+        gradients = tape.gradient(loss, self._weights)
+        if self._strategy is not None:
+            loss, *gradients = self._mean_of_workers(loss, *map(tf.convert_to_tensor, gradients))
+        self._step(gradients)
+        return loss
+
+    def _gradients(self, factor: tf.Tensor, *batch: tf.Tensor) -> list[tf.Tensor]:
+        """Return ``factor`` · loss of a part, and its gradients."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._weights)
+            loss = self._loss_of(*batch)
+            loss *= tf.cast(factor, loss.dtype)
+        return [loss, *map(tf.convert_to_tensor, tape.gradient(loss, self._weights))]
+
+    def _mean_of_workers(self, *tensors: tf.Tensor) -> list[tf.Tensor]:
+        mean = tf.distribute.ReduceOp.MEAN
+        placed = list(map(tf.identity, tensors))  # an argument has no device yet
+        return tf.distribute.get_replica_context().all_reduce(mean, placed)
+
+    def _apply_scaled(self, factor: tf.Tensor, *gradients: tf.Tensor) -> tf.Tensor:
+        self._step([tf.cast(factor, g.dtype) * g for g in gradients])
+        return factor
+
+    def _step(self, gradients: Sequence[tf.Tensor]) -> None:
+        for optimizer in self._optimizers:
+            n = len(optimizer.parameters)
+            optimizer.apply(gradients[:n])
+            gradients = gradients[n:]
+
+
+def _finite(tensors: Sequence[tf.Tensor]) -> bool:
+    return all(bool(tf.reduce_all(tf.math.is_finite(tensor))) for tensor in tensors)
+
+
 def train(
     step: Callable[[int], Mapping[str, tf.Tensor]],
     *,
@@ -72,6 +219,7 @@ def train(
     fingerprint: Mapping[str, Any],
     device: str,
     stop: Callable[[], bool] | None = None,
+    writes: bool = True,
     progress: bool = False,
     log_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -87,6 +235,7 @@ def train(
         fingerprint: what a checkpoint to resume from must match.
         device: where it runs.
         stop: asked after each step; true ends the run before its last step.
+        writes: whether this process writes logs and checkpoints; of a group of workers one does.
         progress: whether to show a progress bar.
         log_dir: folder for TensorBoard.
         checkpoint_dir: folder for checkpoints.
@@ -128,6 +277,7 @@ def train(
             },
             open_log=_open_log,
             stop=stop,
+            writes=writes,
             progress=progress,
             log_dir=log_dir,
             checkpoint_dir=checkpoint_dir,

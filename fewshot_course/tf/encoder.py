@@ -85,12 +85,16 @@ class Encoder(keras.Model):
         def dropped(y: tf.Tensor) -> tf.Tensor:
             return tf.reshape(drop(tf.reshape(y, shape)), tf.shape(y))
 
+        def linear(layer: str, y: tf.Tensor) -> tf.Tensor:
+            # In mixed precision a linear layer returns the low one; sums are made in x's.
+            return tf.cast(self._part[f"{name}.{layer}"](y), x.dtype)
+
         part = self._part
         attended = self._attention(f"{name}.attention.self", x, hidden, shape, drop)
-        attended = dropped(part[f"{name}.attention.output.dense"](attended))
+        attended = dropped(linear("attention.output.dense", attended))
         x = part[f"{name}.attention.output.LayerNorm"](attended + x)
-        inner = gelu(part[f"{name}.intermediate.dense"](x))
-        return part[f"{name}.output.LayerNorm"](dropped(part[f"{name}.output.dense"](inner)) + x)
+        inner = gelu(linear("intermediate.dense", x))
+        return part[f"{name}.output.LayerNorm"](dropped(linear("output.dense", inner)) + x)
 
     def _attention(
         self, name: str, x: tf.Tensor, hidden: tf.Tensor, shape: tuple[Any, ...], drop: _Drop
@@ -104,10 +108,10 @@ class Encoder(keras.Model):
             return tf.transpose(y, (0, 2, 1, 3))
 
         query, key, value = split("query"), split("key"), split("value")
-        scores = tf.matmul(query, key, transpose_b=True) * tf.constant(width**-0.5, x.dtype)
-        weights = drop(tf.nn.softmax(scores + hidden))
-        mixed = tf.transpose(tf.matmul(weights, value), (0, 2, 1, 3))
-        return tf.reshape(mixed, tf.shape(x))
+        scores = tf.cast(tf.matmul(query, key, transpose_b=True), x.dtype)
+        weights = drop(tf.nn.softmax(scores * tf.constant(width**-0.5, x.dtype) + hidden))
+        mixed = tf.matmul(tf.cast(weights, value.dtype), value)
+        return tf.reshape(tf.transpose(mixed, (0, 2, 1, 3)), tf.shape(x))
 
 
 def mean_pool(sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

@@ -21,7 +21,7 @@ from fewshot_course._fine_tuning import (
 from fewshot_course._streams import Streams
 from fewshot_course._texts import Tokens
 from fewshot_course.tf import networks, optim
-from fewshot_course.tf._training import resolve_device, to_array, to_tensor, train
+from fewshot_course.tf._training import Updater, resolve_device, to_array, to_tensor, train
 from fewshot_course.tf.encoder import (
     Encoder,
     compiled,
@@ -241,6 +241,11 @@ class TextClassifier(FineTunedClassifier):
         max_length: tokens a text may have; longer ones are cut, which a warning announces.
         cache: whether a probe's features are kept on disk.
         dtype: "float32" or "float64".
+        precision: what matrix products are computed in while training: "float32" (that is,
+            ``dtype``), "bfloat16", or, on a GPU, "float16" with a loss scale; the weights and
+            all predictions stay in float32.
+        accumulate: parts in which a batch is worked through; needs the memory of one part, and
+            gives the gradient of the whole batch.
         random_state: seed; the same seed gives the same run in both frameworks.
 
     Attributes:
@@ -281,6 +286,8 @@ class TextClassifier(FineTunedClassifier):
         max_length: int = 128,
         cache: bool = True,
         dtype: str = "float32",
+        precision: str = "float32",
+        accumulate: int = 1,
         random_state: int | None = None,
     ) -> None:
         self.model = model
@@ -309,6 +316,8 @@ class TextClassifier(FineTunedClassifier):
         self.max_length = max_length
         self.cache = cache
         self.dtype = dtype
+        self.precision = precision
+        self.accumulate = accumulate
         self.random_state = random_state
 
     def _place(self, device: str) -> str:
@@ -375,31 +384,21 @@ class TextClassifier(FineTunedClassifier):
 
         def loss_of(
             x: tf.Tensor, mask: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor,
-            dropout: Sequence[tf.Tensor],
-        ) -> tf.Tensor:  # fmt: skip
-            if self.objective == "contrastive":
-                loss = contrastive_pair_loss(network.features(x, mask, dropout), labels)
-            else:
-                loss = softmax_cross_entropy(forward(x, mask, dropout=dropout), labels, weights)
-            return loss + self.l2_sp * l2_sp_penalty(held, anchors) if held else loss
-
-        def update(
-            x: tf.Tensor, mask: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor,
             *dropout: tf.Tensor,
         ) -> tf.Tensor:  # fmt: skip
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(body + top)
-                loss = loss_of(x, mask, labels, weights, dropout)
-            gradients = tape.gradient(loss, body + top)
-            for optimizer in optimizers.values():
-                n = len(optimizer.parameters)
-                optimizer.apply(gradients[:n])
-                gradients = gradients[n:]
-            return loss
+            if self.objective == "contrastive":
+                features = tf.cast(network.features(x, mask, dropout), weights.dtype)
+                loss = contrastive_pair_loss(features, labels)
+            else:
+                logits = tf.cast(forward(x, mask, dropout=dropout), weights.dtype)
+                loss = softmax_cross_entropy(logits, labels, weights)
+            return loss + self.l2_sp * l2_sp_penalty(held, anchors) if held else loss
 
-        signature = self._signature(config, frozen)
-        compiled_update = tf.function(update, input_signature=signature, autograph=False)
-        update_once = compiled_update.get_concrete_function()
+        update = Updater(
+            loss_of, list(optimizers.values()),
+            device=device, precision=self.precision, accumulate=self.accumulate,
+            network=network, signature=self._signature(config, frozen),
+        )  # fmt: skip
 
         def step(number: int) -> Mapping[str, Any]:
             for name, optimizer in optimizers.items():
@@ -409,7 +408,7 @@ class TextClassifier(FineTunedClassifier):
             dropout = self._dropout_factors(mask.shape, streams.dropout, frozen)
             labels = to_tensor(data.labels[index], device)
             weights = to_tensor(data.weights[index], device, self.dtype)
-            loss = update_once(x, mask, labels, weights, *dropout)
+            loss = update(x, mask, labels, weights, *dropout)
             return {"loss": loss} | schedule.after(number, loss, validate if aside else None, keep)
 
         best = self._network(config) if aside else None
@@ -432,7 +431,12 @@ class TextClassifier(FineTunedClassifier):
             steps=schedule.steps,
             modules={"network": network} | ({"best": best} if best is not None else {}),
             optimizers=optimizers,
-            resumables={"streams": streams, "batches": batches, "schedule": schedule},
+            resumables={
+                "streams": streams,
+                "batches": batches,
+                "schedule": schedule,
+                "scale": update.scale,
+            },
             fingerprint=fingerprint,
             device=device,
             stop=lambda: schedule.stopped,

@@ -262,6 +262,29 @@ def layer_dtype(dtype: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+@contextmanager
+def mixed_precision(network: keras.Model, precision: str) -> Iterator[None]:
+    """Make linear and convolutional layers compute in ``precision`` what the body traces.
+
+    Their weights stay as they are.  What else the network does (normalisation, softmax, sums)
+    keeps the dtype of its inputs, as under torch's autocast.
+    """
+    layers = [] if precision == "float32" else _heavy_layers(network)
+    before = [layer.dtype_policy for layer in layers]
+    for layer in layers:
+        layer.dtype_policy = keras.DTypePolicy(f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        for layer, policy in zip(layers, before, strict=True):
+            layer.dtype_policy = policy
+
+
+def _heavy_layers(network: keras.Model) -> list[keras.layers.Layer]:
+    layers = network._flatten_layers(include_self=False)
+    return [one for one in layers if isinstance(one, keras.layers.Dense | keras.layers.Conv2D)]
+
+
 # Keras' name of a weight → canonical name and the order of axes that gives torch's layout.
 _LAYOUT: dict[tuple[str, int], tuple[str, tuple[int, ...]]] = {
     ("kernel", 2): ("weight", (1, 0)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_course import _loop
+from fewshot_course._precision import check_supported, loss_scale, split_batch
 from fewshot_course.torch import networks
 from fewshot_course.weights import part_of
 
-__all__ = ["normal", "resolve_device", "to_array", "to_tensor", "train"]
+__all__ = [
+    "Updater",
+    "normal",
+    "resolve_device",
+    "supported_precisions",
+    "to_array",
+    "to_tensor",
+    "train",
+]
 
 
 def resolve_device(device: str) -> str:
@@ -36,6 +46,26 @@ def resolve_device(device: str) -> str:
     return "cpu" if torch.device(device).type == "cpu" else device
 
 
+def supported_precisions(device: str = "auto") -> tuple[str, ...]:
+    """Return what matrix products may be computed in on a device.
+
+    float16 is left to GPUs: a CPU can emulate it, but neither faster nor with the range of
+    bfloat16.  Support is not speed: a CPU without instructions for bfloat16 emulates it too.
+
+    Args:
+        device: "auto", "cpu", "cuda", ...
+
+    Raises:
+        ValueError: if this machine has no such device.
+    """
+    place = resolve_device(device)
+    if place == "cpu":
+        return ("float32", "bfloat16")
+    if place.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return ("float32", "float16")
+    return ("float32", "bfloat16", "float16")
+
+
 def to_tensor(array: np.ndarray, device: str, dtype: str | None = None) -> Tensor:
     """Put an array on the device, as ``dtype`` if given."""
     value = torch.as_tensor(np.ascontiguousarray(array))
@@ -55,6 +85,80 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], device: str, dtype:
     return torch.randn(shape, device=device, dtype=getattr(torch, dtype), generator=generator)
 
 
+class Updater:
+    """Does one update of the weights from a batch, in mixed precision and in parts if asked to.
+
+    The weights stay in float32; with a lower precision the matrix products are computed in it.
+    In parts (gradient accumulation) a batch needs the memory of one part; the gradient is the
+    same but for rounding, as long as the loss is a mean over examples that do not see each other.
+
+    Args:
+        loss_of: takes tensors of some examples, first axis ``n``; returns their mean loss.
+        optimizers: those of all weights that are trained.
+        device: where it runs.
+        precision: "float32" (the weights' own dtype), "bfloat16" or "float16".
+        accumulate: parts of a batch.
+        no_sync: makes the context in which workers keep their gradients to themselves.
+
+    Attributes:
+        scale: the loss scale; belongs to the resumables of a training in float16.
+
+    Raises:
+        ValueError: if the device does not support the precision.
+    """
+
+    def __init__(
+        self,
+        loss_of: Callable[..., Tensor],
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        device: str,
+        precision: str = "float32",
+        accumulate: int = 1,
+        no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        check_supported(precision, device, supported_precisions(device))
+        self.scale = loss_scale(precision)
+        self._loss_of, self._optimizers, self._accumulate = loss_of, optimizers, accumulate
+        self._device, self._precision, self._no_sync = device, precision, no_sync
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        """Update the weights; returns the mean loss of the batch before."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        losses = []
+        parts = list(split_batch(len(batch[0]), self._accumulate))
+        for number, (part, share) in enumerate(parts, start=1):
+            with nullcontext() if number == len(parts) else self._no_sync():
+                with self._autocast():
+                    loss = share * self._loss_of(*(tensor[part] for tensor in batch))
+                (self.scale.value * loss).backward()
+            losses.append(loss.detach())
+        if self._unscale():
+            for optimizer in self._optimizers:
+                optimizer.step()
+        return torch.stack(losses).sum()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._precision == "float32":
+            return nullcontext()
+        kind = torch.device(self._device).type
+        return torch.autocast(kind, dtype=getattr(torch, self._precision))
+
+    def _unscale(self) -> bool:
+        """Divide the gradients by the loss scale; returns whether they may be used."""
+        if self.scale.patience is None:
+            return True
+        groups = [
+            group["params"] for optimizer in self._optimizers for group in optimizer.param_groups
+        ]
+        gradients = [p.grad for group in groups for p in group if p.grad is not None]
+        finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
+        for gradient in gradients:
+            gradient /= self.scale.value
+        return self.scale.update(bool(finite))
+
+
 def train(
     step: Callable[[int], Mapping[str, Tensor]],
     *,
@@ -65,6 +169,7 @@ def train(
     fingerprint: Mapping[str, Any],
     device: str,
     stop: Callable[[], bool] | None = None,
+    writes: bool = True,
     progress: bool = False,
     log_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -80,6 +185,7 @@ def train(
         fingerprint: what a checkpoint to resume from must match.
         device: where it runs.
         stop: asked after each step; true ends the run before its last step.
+        writes: whether this process writes logs and checkpoints; of a group of workers one does.
         progress: whether to show a progress bar.
         log_dir: folder for TensorBoard.
         checkpoint_dir: folder for checkpoints.
@@ -129,6 +235,7 @@ def train(
         },
         open_log=_open_log,
         stop=stop,
+        writes=writes,
         progress=progress,
         log_dir=log_dir,
         checkpoint_dir=checkpoint_dir,

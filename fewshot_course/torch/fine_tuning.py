@@ -23,7 +23,7 @@ from fewshot_course._fine_tuning import (
 from fewshot_course._streams import Streams
 from fewshot_course._texts import Tokens
 from fewshot_course.torch import networks, optim
-from fewshot_course.torch._training import resolve_device, to_array, to_tensor, train
+from fewshot_course.torch._training import Updater, resolve_device, to_array, to_tensor, train
 from fewshot_course.torch.encoder import Encoder, dropout_masks, encode, keep_mask, mean_pool
 
 __all__ = [
@@ -189,6 +189,11 @@ class TextClassifier(FineTunedClassifier):
         max_length: tokens a text may have; longer ones are cut, which a warning announces.
         cache: whether a probe's features are kept on disk.
         dtype: "float32" or "float64".
+        precision: what matrix products are computed in while training: "float32" (that is,
+            ``dtype``), "bfloat16", or, on a GPU, "float16" with a loss scale; the weights and
+            all predictions stay in float32.
+        accumulate: parts in which a batch is worked through; needs the memory of one part, and
+            gives the gradient of the whole batch.
         random_state: seed; the same seed gives the same run in both frameworks.
 
     Attributes:
@@ -229,6 +234,8 @@ class TextClassifier(FineTunedClassifier):
         max_length: int = 128,
         cache: bool = True,
         dtype: str = "float32",
+        precision: str = "float32",
+        accumulate: int = 1,
         random_state: int | None = None,
     ) -> None:
         self.model = model
@@ -257,6 +264,8 @@ class TextClassifier(FineTunedClassifier):
         self.max_length = max_length
         self.cache = cache
         self.dtype = dtype
+        self.precision = precision
+        self.accumulate = accumulate
         self.random_state = random_state
 
     def _place(self, device: str) -> str:
@@ -319,26 +328,31 @@ class TextClassifier(FineTunedClassifier):
         }
         forward: Callable[..., Tensor] = network.classify if frozen else network
 
-        def loss_of(index: np.ndarray) -> Tensor:
-            x, mask = (to_tensor(array, device) for array in data.inputs(index))
-            dropout = self._dropout_factors(mask.shape, streams.dropout, frozen)
-            labels = to_tensor(data.labels[index], device)
+        def loss_of(
+            x: Tensor, mask: Tensor, labels: Tensor, weights: Tensor, *dropout: Tensor
+        ) -> Tensor:
             if self.objective == "contrastive":
-                loss = contrastive_pair_loss(network.features(x, mask, dropout), labels)
+                features = network.features(x, mask, dropout).to(weights.dtype)
+                loss = contrastive_pair_loss(features, labels)
             else:
-                weights = to_tensor(data.weights[index], device, self.dtype)
-                loss = softmax_cross_entropy(forward(x, mask, dropout), labels, weights)
+                logits = forward(x, mask, dropout).to(weights.dtype)
+                loss = softmax_cross_entropy(logits, labels, weights)
             return loss + self.l2_sp * l2_sp_penalty(held, anchors) if held else loss
+
+        update = Updater(
+            loss_of, list(optimizers.values()),
+            device=device, precision=self.precision, accumulate=self.accumulate,
+        )  # fmt: skip
 
         def step(number: int) -> Mapping[str, Any]:
             for name, optimizer in optimizers.items():
                 optim.set_learning_rate(optimizer, rates[name] * schedule.factor(number))
-            loss = loss_of(batches.next())
-            network.zero_grad(set_to_none=True)
-            loss.backward()
-            for optimizer in optimizers.values():
-                optimizer.step()
-            loss = loss.detach()
+            index = batches.next()
+            x, mask = (to_tensor(array, device) for array in data.inputs(index))
+            dropout = self._dropout_factors(mask.shape, streams.dropout, frozen)
+            labels = to_tensor(data.labels[index], device)
+            weights = to_tensor(data.weights[index], device, self.dtype)
+            loss = update(x, mask, labels, weights, *dropout)
             return {"loss": loss} | schedule.after(number, loss, validate if aside else None, keep)
 
         best = copy.deepcopy(network) if aside else None
@@ -360,7 +374,12 @@ class TextClassifier(FineTunedClassifier):
             steps=schedule.steps,
             modules={"network": network} | ({"best": best} if best is not None else {}),
             optimizers=optimizers,
-            resumables={"streams": streams, "batches": batches, "schedule": schedule},
+            resumables={
+                "streams": streams,
+                "batches": batches,
+                "schedule": schedule,
+                "scale": update.scale,
+            },
             fingerprint=fingerprint,
             device=device,
             stop=lambda: schedule.stopped,

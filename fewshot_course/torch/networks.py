@@ -58,6 +58,7 @@ class BatchNorm(nn.Module):
         # The operations of the TensorFlow twin, in its order.  F.batch_norm takes half the time
         # outside of torch.func, but rounds differently: where a gradient is zero but for rounding,
         # Adam makes a whole step of it (measured: 3e-3 in loss after ten float32 steps).
+        x = x.to(self.weight.dtype)  # statistics of low-precision inputs need all the digits
         shape = (1, -1) + (1,) * (x.ndim - 2)
         if self.training:
             axes = [axis for axis in range(x.ndim) if axis != 1]

@@ -20,7 +20,13 @@ ONE_SIDED = {"_start"}  # TensorFlow alone writes to stderr when it starts
 # - training: Keras hands the mode down as an argument, torch keeps it in the module.
 IDIOM = {"training"}
 # - kwargs: Keras passes a layer's name through the constructor, torch names by attribute.
-IDIOM_OF = {"networks.BatchNorm.__init__": {"kwargs"}, "networks.LayerNorm.__init__": {"kwargs"}}
+# - an update is traced in TensorFlow (signature), knows its layers (network) and averages over
+#   the workers itself (strategy); in torch the wrapped network averages, unless told not to.
+IDIOM_OF = {
+    "networks.BatchNorm.__init__": {"kwargs"},
+    "networks.LayerNorm.__init__": {"kwargs"},
+    "_training.Updater.__init__": {"network", "signature", "strategy", "no_sync"},
+}
 
 # What runs a network: torch says forward, Keras says call.
 EXEMPT_METHODS = {"forward", "call"}

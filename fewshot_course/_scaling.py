@@ -1,0 +1,288 @@
+"""Data-parallel training beside a framework: the group of workers, and the classifier's frame.
+
+A group of workers is made by the frameworks' own means.  Each worker is a process of its own that
+trains the whole network on its part of every batch; the engine averages the gradients.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fewshot_course._checks import check_choice, check_features, check_labels, check_number
+from fewshot_course._estimator import CourseClassifier
+from fewshot_course._loop import describe, hash_arrays
+from fewshot_course._precision import check_precision
+from fewshot_course._pseudo import check_classes, class_index
+from fewshot_course._streams import Streams
+from fewshot_course.data import BatchStream
+from fewshot_course.weights import load_arrays, part_of, save_arrays
+
+NETWORKS = ("mlp", "conv4")
+POLL = 0.05
+"""Seconds between two looks at the workers."""
+
+
+class WorkerError(RuntimeError):
+    """A worker of a data-parallel training failed; the message says what it said."""
+
+
+def check_divides(batch_size: int, workers: int) -> int:
+    """Return the size of a worker's part of a batch.
+
+    Raises:
+        ValueError: if the workers cannot share a batch equally.
+    """
+    if batch_size % workers:
+        raise ValueError(
+            f"a batch of {batch_size} examples cannot be shared equally by workers={workers}; "
+            f"choose a batch_size that is a multiple of {workers}."
+        )
+    return batch_size // workers
+
+
+def need(package: str) -> None:
+    """Raise, saying what to install, if an engine's package is not there."""
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(
+            f"data-parallel training needs {package}; install it with: "
+            "pip install 'fewshot-course[scaling]'"
+        )
+
+
+def run_group(commands: Sequence[tuple[list[str], Mapping[str, str]]], log: Path | None) -> None:
+    """Run processes side by side until all have ended; if one fails the others are stopped.
+
+    Args:
+        commands: command line and additional environment of each.
+        log: file for what they print; ``None``: they share this process's streams.
+
+    Raises:
+        WorkerError: if one fails.
+    """
+    output = open(log, "wb") if log is not None else None  # noqa: SIM115  (closed below)
+    processes = []
+    try:
+        for command, environment in commands:
+            processes.append(
+                subprocess.Popen(
+                    command, env={**os.environ, **environment}, stdout=output, stderr=output
+                )
+            )
+        while any(process.poll() is None for process in processes):
+            if any(process.poll() for process in processes):
+                break
+            time.sleep(POLL)
+        if any(process.poll() for process in processes):
+            raise WorkerError(_reason(log))
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        if output is not None:
+            output.close()
+
+
+def _reason(log: Path | None) -> str:
+    text = "" if log is None else log.read_text(encoding="utf-8", errors="replace")
+    found = [line[len(ERROR) :] for line in text.splitlines() if line.startswith(ERROR)]
+    if found:
+        return f"a worker failed: {found[0]}"
+    tail = " ".join(text.split())[-300:]
+    return f"a worker ended without a word. Its last output: {tail or 'none'}"
+
+
+ERROR = "fewshot_course worker: "
+"""What the line begins with in which a worker says why it failed."""
+
+
+# ---------------------------------------------------------------- the estimator
+
+
+class ParallelClassifier(CourseClassifier):
+    """A network trained by several workers; a subclass gives the engine.
+
+    That is ``_place``, ``_group``, ``_commands``, ``_build``, ``_train``, ``_weights``,
+    ``_load`` and ``_logits``.
+    """
+
+    network: str
+    workers: int
+    steps: int
+    batch_size: int
+    accumulate: int
+    lr: float
+    weight_decay: float
+    dtype: str
+    precision: str
+    random_state: int | None
+
+    network_: Any
+    history_: dict[str, np.ndarray]
+    input_shape_: tuple[int, ...]
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        device: str = "auto",
+        progress: bool = False,
+        log_dir: str | os.PathLike[str] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Train on labelled examples, by ``workers`` processes at once.
+
+        Args:
+            X: vectors ``(n, d)``, or images ``(n, h, w[, c])`` in [0, 1].
+            y: labels ≥ 0, ``(n,)``.
+            device: "auto", "cpu", "cuda": what every worker computes on; with "cuda" each takes
+                a GPU of its own.
+            progress: whether to show a progress bar.
+            log_dir: folder for TensorBoard.
+            checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
+
+        Returns:
+            The estimator itself; in a group that was started by hand, in every worker.
+
+        Raises:
+            ValueError: for bad data, a setting out of range, a batch that the workers cannot
+                share equally, a precision that the device does not support, or a group of
+                another size than ``workers``.
+            ImportError: if the engine's package is not installed.
+            WorkerError: if a worker fails.
+        """
+        self._check_parameters()
+        X = check_features("X", X)
+        y = check_labels("y", y, n=len(X))
+        self.classes_ = check_classes(y)
+        self.input_shape_ = tuple(X.shape[1:])
+        check_divides(min(self.batch_size, len(X)), self.workers)
+        place = self._place(device)
+        rank, size = self._group()
+        if size == 1 and self.workers > 1:
+            options = {"progress": progress, "log_dir": log_dir, "checkpoint_dir": checkpoint_dir}
+            self._launch(X, y, place, options)
+            return self
+        if size not in (1, self.workers):
+            raise ValueError(f"workers={self.workers}, but {size} processes were started.")
+        streams = Streams.from_seed(self.random_state)
+        self._build(streams.init, place)
+        self.history_ = self._train(
+            X, class_index(y, self.classes_), BatchStream(len(X), self.batch_size, streams.batches),
+            streams,
+            {
+                "method": type(self).__name__,
+                "params": describe(self.get_params(deep=False)),
+                "data": hash_arrays(X, y),
+            },
+            rank=rank, device=place, writes=rank == 0,
+            progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
+        )  # fmt: skip
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return class probabilities ``(n, C)``, in the order of ``classes_``."""
+        check_is_fitted(self)
+        X = check_features("X", X, like=self.input_shape_)
+        return self._probabilities(X)
+
+    def _launch(self, X: np.ndarray, y: np.ndarray, device: str, options: dict[str, Any]) -> None:
+        """Train in a group of new processes and take over what they have learned."""
+        params = self.get_params(deep=False)
+        if self.random_state is None:  # one seed for all
+            params["random_state"] = int(np.random.default_rng().integers(2**31))
+        paths = {name: None if options[name] is None else os.path.abspath(options[name])
+                 for name in ("log_dir", "checkpoint_dir")}  # fmt: skip
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            job = {"params": params, "options": options | paths | {"device": device}}
+            save_arrays(folder / "job", {"X": X, "y": y}, job)
+            log = None if options["progress"] else folder / "log.txt"
+            run_group(self._commands(folder, device), log)
+            arrays, _ = load_arrays(folder / "result")
+        self._restore(part_of(arrays, "fitted"))
+        self.history_ = part_of(arrays, "history")
+
+    def _check_parameters(self) -> None:
+        check_choice("network", self.network, NETWORKS)
+        for name in ("workers", "steps", "batch_size", "accumulate"):
+            check_number(name, getattr(self, name), low=1, integer=True)
+        check_number("lr", self.lr, low=0, low_open=True)
+        check_number("weight_decay", self.weight_decay, low=0)
+        check_choice("dtype", self.dtype, ["float32", "float64"])
+        check_precision(self.precision, self.dtype)
+
+    def _fitted_arrays(self) -> dict[str, np.ndarray]:
+        return {f"network.{name}": array for name, array in self._weights().items()}
+
+    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._build(np.random.default_rng(0), "cpu")
+        self._load(part_of(arrays, "network"))
+
+    # ------------------------------------------------ what a framework adds
+
+    def _place(self, device: str) -> str:
+        """Return the device; raise if the engine or a GPU for each worker is missing."""
+        raise NotImplementedError  # the subclass knows its devices
+
+    def _group(self) -> tuple[int, int]:
+        """Return this process's number and the size of its group; (0, 1) outside of one."""
+        raise NotImplementedError  # the subclass knows its engine
+
+    def _commands(self, folder: Path, device: str) -> list[tuple[list[str], dict[str, str]]]:
+        """Return the command lines, with environment, that start a group for a job."""
+        raise NotImplementedError  # the subclass knows its engine
+
+    def _build(self, rng: np.random.Generator, device: str) -> None:
+        raise NotImplementedError  # the subclass has its network
+
+    def _train(
+        self, X: np.ndarray, labels: np.ndarray, batches: BatchStream, streams: Streams,
+        fingerprint: Mapping[str, Any], *, rank: int, device: str, **options: Any,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        raise NotImplementedError  # the subclass knows its framework
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        raise NotImplementedError  # the subclass has its network
+
+    def _load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        raise NotImplementedError  # the subclass has its network
+
+    def _probabilities(self, X: np.ndarray) -> np.ndarray:
+        raise NotImplementedError  # the subclass has its network
+
+
+def worker_command(framework: str, folder: Path) -> list[str]:
+    """Return the arguments of Python that do one worker's part of a job."""
+    return ["-m", "fewshot_course._worker", framework, str(folder)]
+
+
+def do_job(classifier: type[ParallelClassifier], folder: Path) -> None:
+    """Train as one worker of the group that this process belongs to; the first one reports."""
+    arrays, job = load_arrays(folder / "job")
+    model = classifier(**job["params"]).fit(arrays["X"], arrays["y"], **job["options"])
+    if model._group()[0] == 0:
+        result = {f"fitted.{name}": array for name, array in model._fitted_arrays().items()}
+        result |= {f"history.{name}": array for name, array in model.history_.items()}
+        save_arrays(folder / "result", result, {})
+
+
+def python() -> str:
+    """Return this interpreter."""
+    return sys.executable

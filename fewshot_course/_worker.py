@@ -1,0 +1,28 @@
+"""One worker of a data-parallel training, started by the classifier or by an engine's launcher.
+
+python -m fewshot_course._worker torch|tf FOLDER
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from fewshot_course._scaling import ERROR, do_job
+
+
+def main(framework: str, folder: Path) -> int:
+    """Do the job in the folder; a failure is told in one line."""
+    try:
+        module = importlib.import_module(f"fewshot_course.{framework}.scaling")
+        do_job(module.DataParallelClassifier, folder)
+    except Exception as error:
+        message = " ".join(str(error).split())
+        print(f"{ERROR}{type(error).__name__}: {message}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
