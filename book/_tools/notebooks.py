@@ -118,13 +118,18 @@ def repository_url(root: Path) -> str:
 def install_source(root: Path) -> str:
     """Return the source of the install cell, made from ``_config.yml`` and ``pyproject.toml``.
 
-    It is plain Python: jupytext turns ``!pip`` inside an ``if`` into an empty block.  Only the
-    package itself is asked for, so Colab keeps its own torch, tensorflow and numpy.
+    It is plain Python: jupytext turns ``!pip`` inside an ``if`` into an empty block.  It asks for
+    the package itself and for numpy, torch and tensorflow *as they are there*: pip then refuses
+    what would replace them, instead of replacing them.  In Colab it says which preset suits the
+    machine; elsewhere it prints nothing, so that nbval compares the same everywhere.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return f'''\
 # Fetches the course package where it is missing, for example in Colab.
+import importlib.metadata
 import importlib.util
+import os
+import shutil
 
 if importlib.util.find_spec("fewshot_course") is None:
     repository = "{repository_url(root)}"
@@ -135,8 +140,21 @@ if importlib.util.find_spec("fewshot_course") is None:
         )
     from IPython import get_ipython
 
-    requirement = f"{project["name"]} @ git+{{repository}}@v{project["version"]}"
-    get_ipython().run_line_magic("pip", f'install -q "{{requirement}}"')'''
+    wanted = [f"{project["name"]} @ git+{{repository}}@v{project["version"]}"]
+    # Named with the versions that are there, so that pip leaves them alone.
+    for package in importlib.metadata.distributions():
+        if package.name in ("numpy", "tensorflow", "torch"):
+            wanted.append(f"{{package.name}}=={{package.version}}")
+    quoted = " ".join(f'"{{one}}"' for one in wanted)
+    get_ipython().run_line_magic("pip", f"install -q {{quoted}}")
+
+if "COLAB_RELEASE_TAG" in os.environ:
+    if shutil.which("nvidia-smi"):
+        print("A GPU is here. For the papers' protocols, first run")
+        print('os.environ["FEWSHOT_COURSE_PRESET"] = "full"')
+    else:
+        print("No GPU is here: stay with the preset quick, the default.")
+        print("For a GPU: Runtime, Change runtime type.")'''
 
 
 def install_block(root: Path) -> str:
@@ -146,10 +164,12 @@ def install_block(root: Path) -> str:
 
 
 def sync_install_cell(path: Path, root: Path) -> bool:
-    """Write the install cell into one twin, as its first code cell.
+    """Write the install cell into one twin, as its first code cell, and into its ``.ipynb``.
+
+    The executed notebook keeps its outputs: outside of Colab the install cell has none.
 
     Returns:
-        Whether the file changed.
+        Whether a file changed.
     """
     text = path.read_text(encoding="utf-8")
     first = CODE_CELL.search(text)
@@ -160,7 +180,20 @@ def sync_install_cell(path: Path, root: Path) -> bool:
         new = text[:at] + install_block(root) + "\n\n" + text[at:]
     if new != text:
         path.write_text(new, encoding="utf-8")
-    return new != text
+    return sync_executed(path.with_suffix(".ipynb"), root) or new != text
+
+
+def sync_executed(path: Path, root: Path) -> bool:
+    """Write the install cell into an executed notebook that has one; tell whether it changed."""
+    if not path.exists():
+        return False
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.metadata.get("label") == "install"]
+    if not cells or cells[0].source == install_source(root):
+        return False
+    cells[0].source = install_source(root)
+    write_if_changed(path, nbformat.writes(notebook) + "\n")
+    return True
 
 
 # --- running ----------------------------------------------------------------------------------

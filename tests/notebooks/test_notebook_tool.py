@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,23 +259,57 @@ def test_check_catches_an_old_install_cell(project):
 # --- the install cell -------------------------------------------------------------------------
 
 
+PACKAGES = {"numpy": "2.0.2", "torch": "2.10.0+cu128", "tensorflow": "2.19.0", "rich": "13.9.4"}
+
+
 def run_install_cell(root: Path, monkeypatch, installed: bool) -> list[tuple[str, str]]:
     """Execute the install cell as a machine with or without the package would."""
     calls: list[tuple[str, str]] = []
     shell = SimpleNamespace(run_line_magic=lambda name, line: calls.append((name, line)))
     spec = SimpleNamespace() if installed else None
+    there = [SimpleNamespace(name=name, version=version) for name, version in PACKAGES.items()]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: there)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     exec(notebooks.install_source(root), {})
     return calls
 
 
-def test_install_cell_fetches_only_the_package(tmp_path, monkeypatch):
+def test_install_cell_fetches_the_package_and_holds_what_is_there(tmp_path, monkeypatch):
     root = make_root(tmp_path / "root")
-    requirement = f'"fewshot-course @ git+{URL}@v1.2.3"'
-    assert run_install_cell(root, monkeypatch, installed=False) == [
-        ("pip", f"install -q {requirement}")
+    ((magic, line),) = run_install_cell(root, monkeypatch, installed=False)
+    assert magic == "pip"
+    assert shlex.split(line) == [
+        "install",
+        "-q",
+        f"fewshot-course @ git+{URL}@v1.2.3",
+        "numpy==2.0.2",
+        "torch==2.10.0+cu128",
+        "tensorflow==2.19.0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("tag", "gpu", "said"),
+    [
+        (None, True, ""),
+        (None, False, ""),
+        ("release-colab", True, '"full"'),
+        ("release-colab", False, "stay with the preset quick"),
+    ],
+)
+def test_install_cell_proposes_a_preset_in_colab_only(
+    tmp_path, monkeypatch, capsys, tag, gpu, said
+):
+    root = make_root(tmp_path / "root")
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    if tag:
+        monkeypatch.setenv("COLAB_RELEASE_TAG", tag)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi" if gpu else None)
+    run_install_cell(root, monkeypatch, installed=True)
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert bool(printed) == bool(tag)
 
 
 def test_install_cell_does_nothing_where_the_package_is(tmp_path, monkeypatch):
@@ -294,6 +331,8 @@ def test_syncing_twice_changes_nothing_more(project, capsys):
     (project / "_config.yml").write_text("repository:\n  url: https://git.example.org/new/home\n")
     assert notebooks.main(["sync-install-cells"], project) == 0
     assert twin.read_text() == before.replace(URL, "https://git.example.org/new/home")
+    # The executed half follows, and keeps what its other cells printed.
+    assert notebooks.check(twin, project) == []
 
 
 # --- ruff -------------------------------------------------------------------------------------
