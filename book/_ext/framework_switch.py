@@ -40,6 +40,8 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx_design.shared import create_component
 
+from fewshot_course import __version__
+
 LOG = logging.getLogger(__name__)
 PLACEHOLDER_OWNER = "OWNER"
 
@@ -185,23 +187,26 @@ def bar(items: list[str], name: str) -> str:
 
 def is_placeholder(config: Any) -> bool:
     """Tell whether the repository's address in _config.yml still has to be filled in."""
-    return f"/{PLACEHOLDER_OWNER}/" in repository(config)[0]
+    return f"/{PLACEHOLDER_OWNER}/" in repository(config)
 
 
-def repository(config: Any) -> tuple[str, str]:
-    """Return address and branch of the repository, as _config.yml has them."""
-    options = config.html_theme_options
-    return options.get("repository_url", "").rstrip("/"), options.get("repository_branch", "main")
+def repository(config: Any) -> str:
+    """Return the address of the repository, as _config.yml has it."""
+    return config.html_theme_options.get("repository_url", "").rstrip("/")
 
 
 def colab_link(config: Any, path: str, name: str) -> str:
-    """Return the link that opens the notebook at ``path`` in Colab, or a note where it cannot."""
-    url, branch = repository(config)
+    """Return the link that opens the notebook at ``path`` in Colab, or a note where it cannot.
+
+    The link names the release's tag, as the notebook's install cell does: a later change of the
+    repository does not part the notebook from the package that it installs.
+    """
     if is_placeholder(config):
         note = "The repository has no public address yet; set it in _config.yml."
         return f'<span class="fw-note" title="{note}">Colab: not yet public</span>'
-    address = url.replace("https://github.com/", "https://colab.research.google.com/github/")
-    target = html.escape(f"{address}/blob/{branch}/{path}")
+    colab = "https://colab.research.google.com/github/"
+    address = repository(config).replace("https://github.com/", colab)
+    target = html.escape(f"{address}/blob/v{__version__}/{path}")
     return f'<a href="{target}">Colab<span class="sr-only">: open the {name} notebook</span></a>'
 
 

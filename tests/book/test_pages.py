@@ -9,6 +9,8 @@ import html_checks
 import pytest
 from building import ROOT
 
+from fewshot_course import __version__
+
 PAGE = '<!doctype html><html><body id="top">{}</body></html>'
 
 
@@ -61,8 +63,10 @@ def test_a_style_from_elsewhere_is_found(tmp_path: Path) -> None:
 def test_colab_links_are_made_from_the_repository_address(demo_html: Path) -> None:
     page = html_checks.parsed(demo_html / "chapters/kl_adaptation/index.html")
     links = [a["href"] for a in page.select(".fw-bar a") if "colab" in a["href"]]
-    start = "https://colab.research.google.com/github/someone/fewshot-course/blob/main/chapters/"
-    assert links == [f"{start}kl_adaptation/{stem}.ipynb" for stem in ("torch", "tensorflow")]
+    # At the release's tag, like the package that the notebook installs.
+    start = f"https://colab.research.google.com/github/someone/fewshot-course/blob/v{__version__}/"
+    paths = [f"chapters/kl_adaptation/{stem}.ipynb" for stem in ("torch", "tensorflow")]
+    assert links == [start + path for path in paths]
 
 
 def test_a_placeholder_makes_no_dead_colab_link(book_html: Path) -> None:
