@@ -279,8 +279,8 @@ def check_chance_level(
     found = mean_interval(scores, confidence)
     if found.low > level:
         raise LeakFound(
-            f"shuffled labels score {100 * found.mean:.0f} %, where guessing has "
-            f"{100 * level:.0f} %."
+            f"shuffled labels score {100 * found.mean:.1f} %, where guessing has "
+            f"{100 * level:.1f} %."
         )
 
 

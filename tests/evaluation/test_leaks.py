@@ -214,7 +214,7 @@ def test_an_honest_protocol_is_at_chance_with_shuffled_labels(wide):
 
 @pytest.mark.parametrize("fault", [on_the_training_data, selected_on_all])
 def test_labels_that_leak_are_caught_by_shuffling_them(fault, wide):
-    with pytest.raises(LeakFound, match=r"shuffled labels score .* guessing has 50 %"):
+    with pytest.raises(LeakFound, match=r"shuffled labels score .* guessing has 50.0 %"):
         leaks.check_chance_level(fault, *wide, 0)
 
 
