@@ -29,8 +29,8 @@ export TF_NUM_INTRAOP_THREADS = 1
 export TF_NUM_INTEROP_THREADS = 1
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: help book test lint unit check-notebooks pairs nbval check-book notebooks install \
-	install-book clean FORCE
+.PHONY: help book test lint unit check-notebooks pairs nbval check-book check-colab colab-image \
+	notebooks install install-book clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make unit             the package's tests"
 	@echo "make check-notebooks  pairs in step; nbval runs every notebook and compares every number"
 	@echo "make check-book       the book built strictly, and its pages in a browser"
+	@echo "make colab-image      install the package and run all notebooks in Colab's image (Docker)"
 	@echo "make notebooks        execute all notebooks anew (after a change; takes minutes)"
 	@echo "make install          all that a developer needs, into .venv"
 	@echo "make clean            remove built pages and caches; .venv stays"
@@ -109,6 +110,16 @@ nbval: $(STAMPS)/all
 # In one process: the first test builds the book strictly, the others share it.
 check-book: $(STAMPS)/all
 	$(PY) -m pytest tests/book
+
+# In Colab's own Python, where numpy, torch and tensorflow are and must stay: no .venv, no stamps.
+check-colab:
+	$(PYTHON) book/_tools/colab.py
+
+# The image is public and large; what it has changes every few weeks.
+COLAB_IMAGE ?= us-docker.pkg.dev/colab-images/public/runtime
+colab-image:
+	docker run --rm --volume "$(CURDIR)":/course --workdir /course --entrypoint make $(COLAB_IMAGE) \
+		check-colab PYTHON=python3
 
 # --- making -------------------------------------------------------------------------------------
 

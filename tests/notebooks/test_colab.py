@@ -13,12 +13,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book" / "_tools"))
+import colab as colab_tool  # noqa: E402
+
 VERSIONS = Path(__file__).with_name("colab_versions.txt")
 KEPT = {"torch", "tensorflow", "numpy", "keras"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -120,3 +124,41 @@ def test_the_resolver_refuses_to_replace_numpy(tmp_path: Path) -> None:
     done = resolve([*DEPENDENCIES, f"numpy>{Version(colab()['numpy'])}"], tmp_path)
     assert done.returncode != 0
     assert "numpy" in done.stderr
+
+
+# --- the weekly run in Colab's image ------------------------------------------------------------
+
+
+def test_the_weekly_run_holds_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(colab_tool.subprocess, "run", lambda command, check: calls.append(command))
+    colab_tool.install(ROOT, {"numpy": "2.0.2", "torch": "2.10.0+cu128"})
+    ((_, *call),) = calls
+    expected = ["-m", "pip", "install", "-q", str(ROOT), "numpy==2.0.2", "torch==2.10.0+cu128"]
+    assert call == expected
+
+
+def test_the_weekly_run_sees_what_was_replaced() -> None:
+    before = {"numpy": "2.0.2", "torch": "2.10.0"}
+    assert colab_tool.replaced(before, dict(before)) == []
+    assert colab_tool.replaced(before, {"numpy": "2.4.0"}) == [
+        "numpy was 2.0.2, is 2.4.0",
+        "torch was 2.10.0, is None",
+    ]
+    assert set(colab_tool.held()) <= {"numpy", "torch", "tensorflow"}
+
+
+def test_the_weekly_run_names_the_notebook_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, source in (("fine", "print(1)"), ("broken", "1 / 0")):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        path = tmp_path / "chapters" / name / "torch.ipynb"
+        path.parent.mkdir(parents=True)
+        nbformat.write(notebook, path)
+    monkeypatch.setattr(colab_tool, "install", lambda root, there: None)
+    assert colab_tool.main(tmp_path) == 1
+    shown = capsys.readouterr()
+    assert "chapters/fine/torch.ipynb: ran" in shown.out
+    assert "1 failed: chapters/broken/torch.ipynb" in shown.out
+    assert "ZeroDivisionError" in shown.err
