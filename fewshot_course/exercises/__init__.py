@@ -31,6 +31,7 @@ __all__ = ["TOPICS", "Case", "Exercise", "Mistake", "Outcome", "available", "che
 
 TOPICS = (
     "augmentation",
+    "capstone",
     "fine_tuning",
     "generative",
     "kl",
