@@ -36,7 +36,7 @@ export TF_CPP_MIN_LOG_LEVEL = 3
 help:
 	@echo "make book             build the pages from the committed notebooks and open them"
 	@echo "make test             everything CI checks: lint, unit, check-notebooks, check-book"
-	@echo "make lint             ruff and mypy, the code in the notebooks included"
+	@echo "make lint             ruff, codespell and mypy, the code in the notebooks included"
 	@echo "make unit             the package's tests"
 	@echo "make check-notebooks  pairs in step; nbval runs every notebook and compares every number"
 	@echo "make check-book       the book built strictly, and its pages in a browser"
@@ -93,6 +93,7 @@ lint: $(STAMPS)/all
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) book/_tools/notebooks.py lint
+	$(PY) -m codespell_lib .
 	$(PY) -m mypy
 
 unit: $(STAMPS)/all
