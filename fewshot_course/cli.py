@@ -319,6 +319,112 @@ def _print_standings(title: str, rows: Sequence[Any]) -> None:
     _console().print(table)
 
 
+# ---------------------------------------------------------------------------- estimate
+
+
+@app.command()
+def estimate(
+    what: Annotated[
+        str, typer.Argument(help="An experiment, or a sweep file.", metavar="NAME|CONFIG.yaml")
+    ],
+    method: Annotated[list[str] | None, typer.Option("--method", help=_COMMON["method"][2])] = None,
+    framework: Annotated[str, typer.Option("--framework", help=_COMMON["framework"][2])] = "both",
+    preset: Annotated[str, typer.Option("--preset", help="quick or full.")] = "quick",
+    seeds: Annotated[int, typer.Option("--seeds", help="Number of draws.")] = 10,
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells at the same time.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "auto",
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads a cell.")] = 1,
+    stored: Annotated[
+        list[Path] | None,
+        typer.Option("--stored", help="Results files; their seconds are taken, not timed anew."),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Steps that are timed.")] = 20,
+    repeats: Annotated[int, typer.Option("--repeats", help="Timings of each kind.")] = 3,
+    price_per_hour: Annotated[
+        float | None, typer.Option("--price-per-hour", help="What an hour of the machine costs.")
+    ] = None,
+) -> None:
+    """Say what a run would cost, from the seconds that a few steps take here.
+
+    With a sweep file, its own methods, frameworks, preset and seeds count.
+    """
+    with _one_line_errors():
+        from fewshot_course._checks import check_choice
+        from fewshot_course.experiments import estimate as costs
+        from fewshot_course.experiments.results import read_results
+        from fewshot_course.experiments.sweep import load_sweep
+
+        if price_per_hour is not None and price_per_hour < 0:
+            raise ValueError(f"--price-per-hour must be at least 0, got {price_per_hour:g}.")
+        if what.endswith((".yaml", ".yml")):
+            cells = load_sweep(Path(what), EXPERIMENTS)
+        else:
+            experiment = EXPERIMENTS[check_choice("experiment", what, EXPERIMENTS)]
+            config = experiment.configure(preset)
+            cells = [
+                experiment.cell(one, name, seed, preset, config)
+                for one in _methods(experiment, method)
+                for name in _frameworks(experiment, framework)
+                for seed in range(seeds)
+            ]
+        if not cells:
+            raise ValueError(f"--seeds must be at least 1, got {seeds}.")
+        _need_frameworks(cells)
+        found = costs.estimate_costs(
+            cells,
+            stored=[result for path in stored or () for result in read_results(path)],
+            timed_steps=steps,
+            repeats=repeats,
+            options=RunOptions(device, threads),
+        )
+        _print_costs(found, costs.total(found, jobs), jobs, price_per_hour)
+
+
+def _print_costs(
+    costs: Sequence[Any], total: tuple[float, float, float], jobs: int, an_hour: float | None
+) -> None:
+    from fewshot_course.experiments.estimate import price
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("method", "framework", "settings"):
+        table.add_column(name, overflow="fold")
+    for name in ("s a step", "s a run", "runs", "s in all", "from"):
+        table.add_column(name, justify="right")
+    values: dict[str, set[str]] = {}
+    for cost in costs:
+        for name, value in cost.cell.settings.items():
+            values.setdefault(name, set()).add(str(value))
+    for cost in costs:
+        steps = "" if cost.a_step is None else f"{cost.a_step.mean:.4g} a {cost.count[:-1]}"
+        settings = [f"{k} = {v}" for k, v in cost.cell.settings.items() if len(values[k]) > 1]
+        mean, low, high = cost.seconds
+        table.add_row(
+            cost.cell.method,
+            cost.cell.framework,
+            escape(", ".join(settings)),
+            steps,
+            cost.a_cell.format(percent=False),
+            str(cost.cells),
+            f"{mean:.3g} [{low:.3g}, {high:.3g}]",
+            "timed now" if cost.measured else "stored runs",
+        )
+    _console().print(table)
+    mean, low, high = total
+    at_once = f", {jobs} at a time" if jobs > 1 else ""
+    typer.echo(f"all {sum(c.cells for c in costs)} runs{at_once}: {_duration(mean)} "
+               f"[{_duration(low)}, {_duration(high)}]")  # fmt: skip
+    if an_hour is not None:
+        money = [price(seconds, an_hour) for seconds in total]
+        typer.echo(f"at {an_hour:g} an hour: {money[0]:.2f} [{money[1]:.2f}, {money[2]:.2f}]")
+
+
+def _duration(seconds: float) -> str:
+    """Return 45 s, 12 min or 3.5 h."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
 # ---------------------------------------------------------------------------- computing
 
 
