@@ -37,6 +37,7 @@ TOPICS = (
     "kl",
     "maml",
     "pseudo_labels",
+    "scaling",
     "small_samples",
 )
 """The modules of this package that hold exercises; each has a tuple ``EXERCISES``."""
