@@ -108,9 +108,9 @@ nbval: $(STAMPS)/all
 	@test -n "$(NOTEBOOKS)" || { echo "no notebook found under chapters/ and book/" >&2; exit 1; }
 	PYTHONPATH=tests/notebooks $(PY) -m pytest -p nbval_tolerance --nbval --nbval-current-env --nbval-cell-timeout=300 -n $(JOBS) --dist loadfile $(NOTEBOOKS)
 
-# In one process: the first test builds the book strictly, the others share it.
+# The first test that needs the book builds it strictly, the others share it.
 check-book: $(STAMPS)/all
-	$(PY) -m pytest tests/book
+	$(PY) -m pytest tests/book -n $(JOBS) --dist load
 
 # In Colab's own Python, where numpy, torch and tensorflow are and must stay: no .venv, no stamps.
 check-colab:

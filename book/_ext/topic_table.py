@@ -21,7 +21,7 @@ NOTEBOOKS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "notebook": "Notebo
 
 
 def read_topics(root: Path) -> list[dict[str, str]]:
-    """Return the planned topics: ``folder``, ``title``, ``about``."""
+    """Return the planned topics: ``folder``, ``title``, ``about``, ``minutes`` to read."""
     return yaml.safe_load((root / TOPICS).read_text(encoding="utf-8"))
 
 
@@ -38,10 +38,11 @@ class TopicTable(SphinxDirective):
             if ("there" in self.options and not there) or ("planned" in self.options and there):
                 continue
             title = self.link(topic, "index", topic["title"]) if there else _text(topic["title"])
-            rows.append([title, _text(topic["about"]), self.status(topic, there)])
+            minutes = str(topic.get("minutes", "")) if there else ""
+            rows.append([title, _text(topic["about"]), _text(minutes), self.status(topic, there)])
         if not rows:
             return [_text("None yet.")]
-        return [_table(["Topic", "What you learn", "State"], rows)]
+        return [_table(["Topic", "What you learn", "Minutes to read", "State"], rows)]
 
     def page(self, topic: dict[str, str], stem: str) -> str:
         return f"chapters/{topic['folder']}/{stem}"

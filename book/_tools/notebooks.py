@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import datetime
+import json
 import os
 import re
 import subprocess
@@ -37,6 +39,7 @@ from fewshot_course.evaluation.plots import compress_png
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("chapters", "book")
+RUNS = ROOT / "book" / "notebook_runs.json"  # when each notebook last ran, and what it took
 SECONDS_ALLOWED = 60  # what a reader waits for with the quick preset
 CELL_TIMEOUT = 600
 CODE_WIDTH = 76  # what a page shows without scrolling sideways
@@ -251,13 +254,29 @@ def smaller(picture: str) -> str:
     return base64.encodebytes(png).decode()
 
 
-def execute(path: Path) -> nbformat.NotebookNode:
-    """Execute a text twin in a fresh kernel, in its own folder, and return the notebook.
+# The last cell of a run, which is not kept: what the kernel has used and loaded.
+FACTS_SOURCE = """\
+import json, platform, resource, sys
+from importlib import metadata
+names = [n for n in ("numpy", "torch", "tensorflow") if n in sys.modules]
+print(json.dumps({
+    "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+    "versions": {"python": platform.python_version(), **{n: metadata.version(n) for n in names}},
+}))
+"""
+
+
+def execute(path: Path) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
+    """Execute a text twin in a fresh kernel, in its own folder.
+
+    Returns:
+        The notebook; and the kernel's largest memory in 10^6 bytes and versions of packages.
 
     Raises:
         NotebookError: A cell raised, or wrote to stderr (which nbval could not compare).
     """
     notebook = read_twin(path)
+    notebook.cells.append(nbformat.v4.new_code_cell(FACTS_SOURCE))
     os.environ.update(KERNEL_ENVIRONMENT)
     client = NotebookClient(
         notebook,
@@ -272,12 +291,13 @@ def execute(path: Path) -> nbformat.NotebookNode:
         client.execute()
     except CellExecutionError as error:
         raise NotebookError(f"{path}: a cell failed\n{COLOUR.sub('', str(error))}") from None
+    facts = json.loads(notebook.cells.pop().outputs[0].text)
     for position, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
                 raise NotebookError(f"{path}: cell {position} wrote to stderr:\n{output.text}")
     normalise(notebook)
-    return notebook
+    return notebook, facts
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -295,9 +315,22 @@ def run(path: Path) -> float:
     Running an unchanged twin again writes the same bytes.
     """
     start = time.perf_counter()
-    notebook = execute(path)
+    notebook, facts = execute(path)
+    seconds = time.perf_counter() - start
     write_if_changed(path.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
-    return time.perf_counter() - start
+    if path.resolve().is_relative_to(ROOT):
+        cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+        remember(path, {"cells": cells, "seconds": round(seconds), **facts})
+    return seconds
+
+
+def remember(path: Path, facts: dict[str, Any], file: Path = RUNS) -> None:
+    """Store when a notebook was run and what that took, for the status page."""
+    runs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    name = path.resolve().relative_to(ROOT).with_suffix("").as_posix()
+    runs[name] = {"date": datetime.date.today().isoformat(), **facts}
+    kept = {n: facts for n, facts in sorted(runs.items()) if (ROOT / f"{n}.md").exists()}
+    write_if_changed(file, json.dumps(kept, indent=1) + "\n")
 
 
 # --- checking ---------------------------------------------------------------------------------

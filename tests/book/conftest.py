@@ -7,12 +7,13 @@ import http.server
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import demo_book
 import pytest
 from building import ROOT, build_strictly
+from filelock import FileLock
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CHROMIUM_FLAGS = [
@@ -34,17 +35,39 @@ def built(root: Path, out: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def book_html(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The course's own book."""
-    return built(ROOT, tmp_path_factory.mktemp("book"))
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def built_once(folder: Path, name: str, source: Callable[[], Path]) -> Path:
+    """Build a book in the first process that asks; the others wait and take it."""
+    out = folder / name
+    with FileLock(folder / f"{name}.lock"):
+        if not (out / "done").exists():
+            built(source(), out)
+            (out / "done").touch()
+    return out / "_build" / "html"
 
 
 @pytest.fixture(scope="session")
-def demo_html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def book_html(shared: Path) -> Path:
+    """The course's own book."""
+    return built_once(shared, "book", lambda: ROOT)
+
+
+@pytest.fixture(scope="session")
+def demo_html(shared: Path) -> Path:
     """A small book made by the same means, with one topic of each kind."""
-    root = tmp_path_factory.mktemp("demo_source")
-    demo_book.write(root, ROOT)
-    return built(root, tmp_path_factory.mktemp("demo"))
+
+    def source() -> Path:
+        root = shared / "demo_source"
+        root.mkdir(exist_ok=True)
+        demo_book.write(root, ROOT)
+        return root
+
+    return built_once(shared, "demo", source)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ AXE = {
 # All entries of the reference look alike; with hundreds of them axe takes minutes.
 SHORTEN = """document.querySelectorAll("dl.py, .genindextable li").forEach(
   (entry, position) => { if (position >= 20) entry.remove(); })"""
+# The pages are dealt out to so many tests, so that several processes can share the work.
+SHARES = 4
 # Dark pages differ from light ones in their colours only.
 AXE_DARK = {**AXE, "runOnly": ["color-contrast", "link-in-text-block"]}
 
@@ -68,16 +70,17 @@ def visible_framework(page: Any) -> str:
     return page.locator(".sd-tab-content:visible .cell-source").first.inner_text()
 
 
+@pytest.mark.parametrize("share", range(SHARES))
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_has_a_fault(
-    new_page: Callable[..., Any], addresses: list[str], scheme: str
+    new_page: Callable[..., Any], addresses: list[str], scheme: str, share: int
 ) -> None:
     """No serious axe finding, no error in the console, no request that leaves the machine."""
     from axe_playwright_python.sync_playwright import Axe
 
     axe, faults, page = Axe(), [], new_page(scheme=scheme)
     watch = Watch(page, "http://127.0.0.1:")
-    for address in addresses:
+    for address in addresses[share::SHARES]:
         page.goto(address)
         if page.locator(".math").count():
             page.wait_for_selector("mjx-container")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import shlex
 import shutil
 import sys
@@ -367,3 +368,24 @@ def test_lint_reads_and_repairs_text_twins(tmp_path, capfd):
 )
 def test_a_window_is_opened_only_where_it_can_be_seen(platform, environment, screen):
     assert open_book.has_screen(platform, environment) is screen
+
+
+def test_what_a_run_took_is_remembered_and_what_is_gone_is_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    file = tmp_path / "runs.json"
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.md").write_text("")
+        facts = {"cells": 3, "seconds": 2, "peak_mb": 90, "versions": {"python": "3.12"}}
+        notebooks.remember(tmp_path / f"{name}.md", facts, file)
+    assert json.loads(file.read_text()).keys() == {"one", "two"}
+    (tmp_path / "one.md").unlink()
+    notebooks.remember(tmp_path / "two.md", {"cells": 4, "seconds": 5}, file)
+    (name, facts), *rest = json.loads(file.read_text()).items()
+    assert (name, facts["cells"], rest) == ("two", 4, [])
+
+
+def test_the_kernel_tells_its_memory_and_versions(project):
+    notebook, facts = notebooks.execute(twin_of(project))
+    assert facts["peak_mb"] > 20
+    assert facts["versions"]["python"].startswith("3.")
+    assert all("ru_maxrss" not in cell.source for cell in notebook.cells)
