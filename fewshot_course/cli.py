@@ -554,6 +554,55 @@ def _print_agreement(results: Sequence[Result]) -> None:
         )
 
 
+# ---------------------------------------------------------------------------- report
+
+
+@app.command()
+def report(
+    data: Annotated[
+        Path,
+        typer.Argument(help="A .csv or .npz file, or a folder of images.", metavar="DATA"),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The page; the model is put beside it.")],
+    framework: Annotated[str, typer.Option("--framework", help="torch or tensorflow.")] = "torch",
+    draws: Annotated[int, typer.Option("--draws", help="Times the examples are split.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Of the splits.")] = 0,
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="For texts: auto, off, or a folder with a BERT.")
+    ] = "auto",
+) -> None:
+    """Compare methods on your own examples; write a page and the fitted model.
+
+    DATA is a .csv file with the columns text and label, or numbers and label (an empty label:
+    unknown); an .npz file with X and y (-1: unknown); or a folder with a sub-folder of images
+    for each class.
+    """
+    from fewshot_course.report import write_report
+
+    console = Console(stderr=True)
+    with _one_line_errors(), console.status("reading") as status:
+        try:
+            done = write_report(
+                data,
+                out,
+                framework=framework,
+                draws=draws,
+                seed=seed,
+                encoder=encoder,
+                progress=lambda name: status.update(f"computing: {name}"),
+            )
+        except OSError as error:
+            raise ValueError(error) from None
+    choice = done.choice
+    score = done.comparison.score(choice.name).format()
+    clear = "" if choice.learns else ", not clearly better than the majority class"
+    typer.echo(f"{choice.name}: {score}{clear}")
+    for finding in done.findings:
+        if finding.level != "note":
+            typer.echo(f"- {finding.title}: {finding.text}")
+    typer.echo(f"{done.page} is the page, {done.model_path} the model")
+
+
 # ---------------------------------------------------------------------------- labs
 
 

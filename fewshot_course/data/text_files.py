@@ -162,10 +162,10 @@ def _label_order(labels: list[str]) -> Callable[[str], Any]:
     return int
 
 
-def _rows(
-    content: bytes, name: str, text_column: str, label_column: str
-) -> Iterator[tuple[int, str, str]]:
-    """Yield (line number, text, label) of each row, blank lines left out.
+def table_rows(content: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of each row, that of the column names first.
+
+    Blank lines are left out, and spaces around column names.
 
     Raises:
         ValueError: naming the file and, where there is one, the line.
@@ -179,7 +179,6 @@ def _rows(
             f"Save it again as UTF-8 (a spreadsheet offers 'CSV UTF-8')."
         ) from None
     reader = csv.reader(io.StringIO(decoded, newline=""), strict=True)
-    columns: dict[str, int] = {}
     width = 0
     start = 1  # a quoted text may span lines: a row is named by its first one
     while True:
@@ -191,21 +190,36 @@ def _rows(
             raise ValueError(
                 f"{name}: the row that begins in line {start} is broken ({error})."
             ) from None
-        if row and not columns:
-            columns = {column.strip(): index for index, column in enumerate(row)}
+        if row and not width:
             width = len(row)
-            if not {text_column, label_column} <= set(columns):
-                raise ValueError(
-                    f"{name} must begin with a line that names the columns {text_column!r} and "
-                    f"{label_column!r}; line {start} holds {', '.join(map(repr, row[:5]))}."
-                )
+            yield start, [column.strip() for column in row]
         elif row:
             if len(row) != width:
                 raise ValueError(
                     f"{name}: line {start} has {len(row)} columns, expected {width}. "
                     f"A text that holds a comma needs quotes around it."
                 )
-            yield start, row[columns[text_column]].strip(), row[columns[label_column]].strip()
+            yield start, row
         start = reader.line_num + 1
-    if not columns:
+    if not width:
         raise ValueError(f"{name} is empty.")
+
+
+def _rows(
+    content: bytes, name: str, text_column: str, label_column: str
+) -> Iterator[tuple[int, str, str]]:
+    """Yield (line number, text, label) of each row, blank lines left out.
+
+    Raises:
+        ValueError: naming the file and, where there is one, the line.
+    """
+    rows = table_rows(content, name)
+    start, header = next(rows)
+    columns = {column: index for index, column in enumerate(header)}
+    if not {text_column, label_column} <= set(columns):
+        raise ValueError(
+            f"{name} must begin with a line that names the columns {text_column!r} and "
+            f"{label_column!r}; line {start} holds {', '.join(map(repr, header[:5]))}."
+        )
+    for line, row in rows:
+        yield line, row[columns[text_column]].strip(), row[columns[label_column]].strip()

@@ -1,0 +1,22 @@
+"""A report on examples of your own: which method, and how good is it?
+
+``fewshot report DATA --out report.html`` on the command line, or :func:`write_report`.  The page
+stands alone: no network, no script, no other file.  Beside it lies the recommended model, which
+:func:`load_model` reads.
+"""
+
+from __future__ import annotations
+
+from fewshot_course.report._model import Model, load_model
+from fewshot_course.report._read import Examples, read_examples, read_images
+from fewshot_course.report._write import Report, write_report
+
+__all__ = [
+    "Examples",
+    "Model",
+    "Report",
+    "load_model",
+    "read_examples",
+    "read_images",
+    "write_report",
+]
