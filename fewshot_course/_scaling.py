@@ -134,6 +134,7 @@ class ParallelClassifier(CourseClassifier):
 
     network_: Any
     history_: dict[str, np.ndarray]
+    step_seconds_: float
     input_shape_: tuple[int, ...]
 
     def fit(
@@ -183,6 +184,7 @@ class ParallelClassifier(CourseClassifier):
             raise ValueError(f"workers={self.workers}, but {size} processes were started.")
         streams = Streams.from_seed(self.random_state)
         self._build(streams.init, place)
+        self._ends: list[float] = []
         self.history_ = self._train(
             X, class_index(y, self.classes_), BatchStream(len(X), self.batch_size, streams.batches),
             streams,
@@ -194,7 +196,13 @@ class ParallelClassifier(CourseClassifier):
             rank=rank, device=place, writes=rank == 0,
             progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
         )  # fmt: skip
+        # The first step is left out: it is slower, or the only one.
+        self.step_seconds_ = float(np.diff(self._ends).mean()) if self._ends[1:] else float("nan")
         return self
+
+    def _tick(self) -> None:
+        """Note that a step is done."""
+        self._ends.append(time.perf_counter())
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities ``(n, C)``, in the order of ``classes_``."""
@@ -218,6 +226,7 @@ class ParallelClassifier(CourseClassifier):
             arrays, _ = load_arrays(folder / "result")
         self._restore(part_of(arrays, "fitted"))
         self.history_ = part_of(arrays, "history")
+        self.step_seconds_ = float(arrays["step_seconds"])
 
     def _check_parameters(self) -> None:
         check_choice("network", self.network, NETWORKS)
@@ -280,6 +289,7 @@ def do_job(classifier: type[ParallelClassifier], folder: Path) -> None:
     if model._group()[0] == 0:
         result = {f"fitted.{name}": array for name, array in model._fitted_arrays().items()}
         result |= {f"history.{name}": array for name, array in model.history_.items()}
+        result["step_seconds"] = np.asarray(model.step_seconds_)
         save_arrays(folder / "result", result, {})
 
 

@@ -136,6 +136,7 @@ class DataParallelClassifier(ParallelClassifier):
         classes_: labels, ``(C,)`` int64.
         input_shape_: shape of one example.
         history_: "loss" → ``(steps,)``, the mean over the whole batch.
+        step_seconds_: wall seconds a step, the first one left out; NaN if there was one only.
     """
 
     def __init__(
@@ -218,7 +219,9 @@ class DataParallelClassifier(ParallelClassifier):
 
         def step(number: int) -> Mapping[str, tf.Tensor]:
             own = batches.next()[rank * share : (rank + 1) * share]
-            return {"loss": update(tf.gather(inputs, own), tf.gather(targets, own))}
+            loss = update(tf.gather(inputs, own), tf.gather(targets, own))
+            self._tick()
+            return {"loss": loss}
 
         return train(
             step,

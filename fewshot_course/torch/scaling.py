@@ -131,6 +131,7 @@ class DataParallelClassifier(ParallelClassifier):
         classes_: labels, ``(C,)`` int64.
         input_shape_: shape of one example.
         history_: "loss" → ``(steps,)``, the mean over the whole batch.
+        step_seconds_: wall seconds a step, the first one left out; NaN if there was one only.
     """
 
     def __init__(
@@ -209,7 +210,9 @@ class DataParallelClassifier(ParallelClassifier):
         def step(number: int) -> Mapping[str, Tensor]:
             own = to_tensor(batches.next()[rank * share : (rank + 1) * share], device)
             loss = update(inputs[own], targets[own])
-            return {"loss": loss if mean is None else mean(loss, reduction="mean")}
+            loss = loss if mean is None else mean(loss, reduction="mean")
+            self._tick()
+            return {"loss": loss}
 
         history = train(
             step,

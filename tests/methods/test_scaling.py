@@ -268,6 +268,7 @@ def test_two_processes_are_equal_to_one(group):
     assert len(set(two.history_["loss"])) == SETTINGS["steps"]
     np.testing.assert_allclose(two.history_["loss"], one.history_["loss"], rtol=1e-12)
     np.testing.assert_allclose(two.predict_proba(X), one.predict_proba(X), atol=1e-12)
+    assert 0 < two.step_seconds_ < 10
     _, meta = load_checkpoint(folder)
     assert meta["step"] == SETTINGS["steps"]
 
