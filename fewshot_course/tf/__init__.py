@@ -6,6 +6,10 @@ from fewshot_course.tf import _start
 _start.start()
 
 from fewshot_course.tf.alignment import CORALAdapter, DANNAdapter  # noqa: E402
+from fewshot_course.tf.compression import (  # noqa: E402
+    CompressedImageClassifier,
+    CompressedTextClassifier,
+)
 from fewshot_course.tf.fine_tuning import TextClassifier  # noqa: E402
 from fewshot_course.tf.gan import GANPseudoLabeler  # noqa: E402
 from fewshot_course.tf.gmm import GMMPseudoLabeler  # noqa: E402
@@ -23,6 +27,8 @@ __all__ = [
     "KLIEP",
     "MAML",
     "CORALAdapter",
+    "CompressedImageClassifier",
+    "CompressedTextClassifier",
     "DANNAdapter",
     "GANPseudoLabeler",
     "GMMPseudoLabeler",

@@ -1,5 +1,7 @@
 """The methods of the course in PyTorch; the twin of :mod:`fewshot_course.tf`."""
 
+import logging as _logging
+
 try:
     import torch as _torch  # noqa: F401  (only to see whether it is there)
 except ModuleNotFoundError as error:
@@ -8,17 +10,22 @@ except ModuleNotFoundError as error:
         "install it with: pip install 'fewshot-course[torch]'"
     ) from error
 
-from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter
-from fewshot_course.torch.fine_tuning import TextClassifier
-from fewshot_course.torch.gan import GANPseudoLabeler
-from fewshot_course.torch.gmm import GMMPseudoLabeler
-from fewshot_course.torch.image_transfer import ImageClassifier
-from fewshot_course.torch.kl_adaptation import KLAdapter
-from fewshot_course.torch.kliep import KLIEP
-from fewshot_course.torch.maml import ANIL, FOMAML, MAML, Reptile
-from fewshot_course.torch.protonet import ProtoNet
-from fewshot_course.torch.pseudo_labels import SelfTraining
-from fewshot_course.torch.vae import VAEPseudoLabeler
+# transformers imports torchao where it is installed, which then warns of kernels for other devices.
+for _name in ("torchao", "torch.utils._pytree"):
+    _logging.getLogger(_name).setLevel(_logging.ERROR)
+
+from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter  # noqa: E402
+from fewshot_course.torch.compression import CompressedImageClassifier, CompressedTextClassifier  # noqa: E402
+from fewshot_course.torch.fine_tuning import TextClassifier  # noqa: E402
+from fewshot_course.torch.gan import GANPseudoLabeler  # noqa: E402
+from fewshot_course.torch.gmm import GMMPseudoLabeler  # noqa: E402
+from fewshot_course.torch.image_transfer import ImageClassifier  # noqa: E402
+from fewshot_course.torch.kl_adaptation import KLAdapter  # noqa: E402
+from fewshot_course.torch.kliep import KLIEP  # noqa: E402
+from fewshot_course.torch.maml import ANIL, FOMAML, MAML, Reptile  # noqa: E402
+from fewshot_course.torch.protonet import ProtoNet  # noqa: E402
+from fewshot_course.torch.pseudo_labels import SelfTraining  # noqa: E402
+from fewshot_course.torch.vae import VAEPseudoLabeler  # noqa: E402
 
 __all__ = [
     "ANIL",
@@ -26,6 +33,8 @@ __all__ = [
     "KLIEP",
     "MAML",
     "CORALAdapter",
+    "CompressedImageClassifier",
+    "CompressedTextClassifier",
     "DANNAdapter",
     "GANPseudoLabeler",
     "GMMPseudoLabeler",
