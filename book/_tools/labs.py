@@ -1,7 +1,7 @@
 """Make the labs: student notebooks with gaps, and solution notebooks, from the exercise files.
 
     python book/_tools/labs.py build [--out FOLDER] [--topic NAME ...]
-    python book/_tools/labs.py measure          time and memory of every solution notebook
+    python book/_tools/labs.py measure [LAB ...]     time and memory of solution notebooks
 
 ``fewshot labs build`` is the same as the first line.  A lab is a folder under ``chapters/`` with
 an ``exercises/`` folder; its title, goals, prerequisites and the order of the exercises come from
@@ -389,10 +389,12 @@ def run_cells(notebook: nbformat.NotebookNode) -> None:
             exec(compile(cell.source, cell["id"], "exec"), scope)
 
 
-def measure(root: Path) -> None:
-    """Run every solution notebook in a process of its own; write time and memory."""
-    kept = {key: row for key, row in read_measurements(root).items() if row["device"] != "cpu"}
-    for lab in find_labs(root):
+def measure(root: Path, names: Sequence[str] = ()) -> None:
+    """Run solution notebooks (all, or of some labs), each in a process; write time and memory."""
+    labs = find_labs(root)
+    there = {lab.name for lab in labs}
+    kept = {key: row for key, row in read_measurements(root).items() if row["lab"] in there}
+    for lab in select(labs, names):
         for framework in lab.frameworks:
             command = [sys.executable, str(Path(__file__)), "measure-one", lab.name, framework]
             done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
@@ -432,7 +434,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--topic", action="append", default=[])
     options = parser.parse_args(arguments)
     if options.action == "measure":
-        measure(ROOT)
+        measure(ROOT, options.names)
     elif options.action == "measure-one":
         measure_one(ROOT, *options.names)
     else:
