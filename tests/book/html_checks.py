@@ -103,11 +103,19 @@ def anchors(path: Path) -> set[str]:
 
 
 def pictures_without_text(html: Path) -> list[str]:
-    """Pictures whose ``alt`` is missing, empty or just the name of a file."""
+    """Pictures whose ``alt`` is missing, empty or just the name of a file.
+
+    A drawing within the page (``svg``, ``canvas``, ``object``) has a label, or is told to be
+    decoration.
+    """
     found = []
     for path in pages(html):
         for image in parsed(path).find_all("img"):
             text = str(image.get("alt", "")).strip()
             if not text or re.search(r"\.(png|svg|jpe?g|gif|webp)$", text):
                 found.append(f"{path.relative_to(html)}: {image.get('src')} has alt {text!r}")
+        for drawing in parsed(path).find_all(["svg", "canvas", "object"]):
+            label = str(drawing.get("aria-label", "")).strip()
+            if drawing.get("aria-hidden") != "true" and not label:
+                found.append(f"{path.relative_to(html)}: <{drawing.name}> has no label")
     return found

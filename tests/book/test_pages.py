@@ -40,6 +40,8 @@ def test_every_picture_has_a_text(books: list[Path]) -> None:
         ("pictures_without_text", '<img src="a.png">'),
         ("pictures_without_text", '<img src="a.png" alt="">'),
         ("pictures_without_text", '<img src="a.png" alt="../_images/a.png">'),
+        ("pictures_without_text", '<svg aria-label=" "></svg><svg aria-hidden="true"></svg>'),
+        ("pictures_without_text", "<canvas></canvas>"),
     ],
 )
 def test_the_checks_find_a_planted_fault(tmp_path: Path, check: str, fault: str) -> None:
