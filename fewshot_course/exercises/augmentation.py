@@ -271,5 +271,60 @@ MAHALANOBIS = Exercise(
     ),
 )
 
-EXERCISES = (MARKOV_TRANSITIONS, HMM_LOG_LIKELIHOOD, MAHALANOBIS)
+
+# --- shared_weights --------------------------------------------------------------------------
+
+
+def _row_by_row(origin: Array) -> Array:
+    """Walk through the rows and count those of the same original."""
+    rows = origin.tolist()
+    return np.array([1 / rows.count(number) for number in rows])
+
+
+SHARED_WEIGHTS = Exercise(
+    name="augmentation.shared_weights",
+    oracle=_row_by_row,
+    cases=(
+        Case(
+            "two texts, no copy",
+            {"origin": np.array([0.0, 1.0])},
+            hint="Without copies each weight is 1.",
+        ),
+        Case(
+            "as many copies of each",
+            {"origin": np.array([0.0, 1, 0, 1, 0, 1])},
+            hint="Three rows share the weight 1.",
+        ),
+        Case(
+            "copies of one text only",
+            {"origin": np.array([0.0, 1, 2, 0, 0, 0])},
+            hint="Four rows come from text 0, one each from the others.",
+        ),
+        Case(
+            "numbers with gaps, in any order",
+            {"origin": np.array([7.0, 3, 3, 7, 9, 3, 7, 7])},
+            hint="The numbers are names: 3, 7 and 9.",
+        ),
+    ),
+    hint="_, number, counts = np.unique(origin, return_inverse=True, return_counts=True)",
+    mistakes=(
+        Mistake(
+            "Every row counts 1: a text with many copies then counts more than the others, and the "
+            "penalty of the classifier less.",
+            lambda origin: np.ones(len(origin)),
+        ),
+        Mistake(
+            "These weights sum to 1. They shall sum to the number of originals.",
+            lambda origin: _row_by_row(origin) / len(np.unique(origin)),
+        ),
+        Mistake(
+            "You shared equally among all rows. A text with more copies must give each of them "
+            "less.",
+            lambda origin: np.full(len(origin), len(np.unique(origin)) / len(origin)),
+        ),
+    ),
+)
+
+
+EXERCISES = (MARKOV_TRANSITIONS, SHARED_WEIGHTS, HMM_LOG_LIKELIHOOD, MAHALANOBIS)
 """The exercises of the topic, in the order of the page."""

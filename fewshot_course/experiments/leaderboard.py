@@ -40,7 +40,17 @@ from fewshot_course.experiments.registry import (
     setting,
 )
 
-__all__ = ["BOARDS", "EXPERIMENT", "FIRST", "Board", "Draw", "cells", "draw"]
+__all__ = [
+    "BOARDS",
+    "EXPERIMENT",
+    "FIRST",
+    "Board",
+    "Draw",
+    "LeaderboardConfig",
+    "cells",
+    "draw",
+    "run",
+]
 
 METHODS = {
     "nearest-mean": "nearest class mean of the inputs (of frozen features for texts)",

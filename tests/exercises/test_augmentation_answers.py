@@ -33,6 +33,15 @@ def test_oracles_are_what_the_package_computes():
     np.testing.assert_allclose(oracle("mahalanobis")(X, H, share), theirs)
 
 
+def test_shared_weights_are_those_that_extend_gives():
+    from fewshot_course.data.augment import RandomSwap, extend
+
+    rng = np.random.default_rng(0)
+    _, _, weights = extend(["a b", "c d", "e f"], [0, 1, 0], RandomSwap(0.5), 4, rng)
+    origin = np.tile(np.arange(3.0), 5)
+    np.testing.assert_allclose(oracle("shared_weights")(origin), weights)
+
+
 def counted(words, V, after=1):
     counts = np.zeros((int(V), int(V) + 1))
     for row in np.asarray(words).astype(int):
@@ -68,6 +77,13 @@ PLANTED = {
         lambda start, A, B, words: recursion(start, A, B, words),  # scales are thrown away
         lambda start, A, B, words: recursion(start, A, B, words, emit=False),
         lambda start, A, B, words: np.exp(recursion(start, A, B, words, scale=False)),
+    ],
+    "augmentation.shared_weights": [
+        lambda origin: np.array([1 / np.sum(origin[: j + 1] == o) for j, o in enumerate(origin)]),
+        lambda origin: (
+            1 / np.bincount(origin.astype(int))[origin.astype(int)].max() * np.ones(len(origin))
+        ),  # the largest count for all
+        lambda origin: np.array([float(o not in origin[:j]) for j, o in enumerate(origin)]),
     ],
     "augmentation.mahalanobis": [
         lambda X, H, shrink: np.sqrt(
