@@ -26,6 +26,8 @@ from fewshot_course.report._model import (
 from fewshot_course.report._read import Examples
 
 MAJORITY = "majority class"
+STEPS = 300
+"""Training steps of a network, as in the experiment ``pseudo-labels``."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _semi_supervised(features: Callable[[], Any], framework: str) -> list[Method
     def network(weight: float) -> Callable[[int], Any]:
         # The settings of the experiment `pseudo-labels`; nothing was tuned on these data.
         def make(seed: int) -> Course:
-            params = {"network": "mlp", "weight": weight, "steps": 300, "random_state": seed}
+            params = {"network": "mlp", "weight": weight, "steps": STEPS, "random_state": seed}
             return Course(framework, "SelfTraining", params)
 
         return make

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fewshot_course import __version__
+from fewshot_course._bert import find_bert
 from fewshot_course._checks import UNLABELLED, check_features
 from fewshot_course._texts import check_texts
 from fewshot_course.experiments._text_features import TextFeatures
@@ -21,6 +22,7 @@ from fewshot_course.weights import load_arrays, part_of, save_arrays
 
 FORMAT = "fewshot_course.report_model/1"
 EXTRAS = {"torch": "torch", "tensorflow": "tf"}
+MOST_TOKENS = 128
 _BLOCK = 1024
 
 Arrays = dict[str, np.ndarray]
@@ -166,7 +168,8 @@ class Encoded:
         """Return ``(n, d)`` float64, each row of length 1."""
         new = [text for text in dict.fromkeys(X) if text not in self._known]
         if new:
-            encode = TextFeatures(_installed(self.framework), self.model)
+            length = min(MOST_TOKENS, find_bert(self.model).config.max_position_embeddings)
+            encode = TextFeatures(_installed(self.framework), self.model, length)
             self._known |= dict(zip(new, encode(new).astype(np.float64), strict=True))
         return np.stack([self._known[text] for text in X])
 

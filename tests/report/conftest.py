@@ -1,0 +1,18 @@
+"""Short training, and the checks that the book's pages undergo too."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "book"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_steps():
+    """Train networks for a few steps only: these tests are about the report."""
+    from fewshot_course.report import _methods
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_methods, "STEPS", 20)
+        yield

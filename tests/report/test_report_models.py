@@ -1,0 +1,97 @@
+"""A saved model predicts as before, holds no code, and refuses what it cannot take."""
+
+import numpy as np
+import own_data
+import pytest
+import tiny_bert
+
+from fewshot_course.report import load_model, read_examples
+from fewshot_course.report._methods import methods_for
+from fewshot_course.weights import save_arrays
+
+
+def check_all(examples, methods, folder):
+    for number, method in enumerate(methods):
+        index = np.arange(len(examples.y)) if method.unlabelled else examples.known
+        model = method.model(examples, 0).fit(examples.take(index), examples.y[index])
+        path = model.save(folder / f"{number}.safetensors")
+        again = load_model(path)
+        queries = examples.take(np.arange(len(examples.y)))
+        assert again.predict(queries) == model.predict(queries), method.name
+        assert set(again.predict(queries)) <= set(examples.class_names)
+        assert (again.kind, again.title) == (examples.kind, method.name)
+
+
+@pytest.mark.parametrize("kind", ["vector_npz", "image_folder"])
+def test_every_model_of_arrays_comes_back(tmp_path, kind):
+    examples = read_examples(getattr(own_data, kind)(tmp_path, unlabelled=4))
+    methods, left_out = methods_for(examples, "torch", "off")
+    assert len(methods) == 7
+    assert not left_out
+    check_all(examples, methods, tmp_path)
+
+
+def test_every_model_of_texts_comes_back(tmp_path):
+    encoder = tiny_bert.make(tmp_path / "bert")
+    examples = read_examples(own_data.text_csv(tmp_path, 4, unlabelled=2))
+    methods, left_out = methods_for(examples, "torch", str(encoder))
+    assert not left_out
+    assert len(methods) == 9
+    check_all(examples, methods[:-2], tmp_path)
+
+
+@pytest.fixture
+def rows_model(tmp_path):
+    examples = read_examples(own_data.vector_npz(tmp_path))
+    method = methods_for(examples, "torch", "off")[0][1]
+    return method.model(examples, 0).fit(examples.X, examples.y).save(tmp_path / "m.safetensors")
+
+
+def test_one_example_and_lists_will_do(rows_model):
+    assert len(load_model(rows_model).predict([[0] * 9])) == 1
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([[1.0, 2.0]], r"shape \(2,\), expected \(9,\)"),
+        ([[np.nan] * 9], "NaN"),
+        ([1.0] * 9, "X must have shape"),
+    ],
+)
+def test_wrong_queries_are_refused(rows_model, X, message):
+    with pytest.raises(ValueError, match=message):
+        load_model(rows_model).predict(X)
+
+
+def test_texts_must_be_a_list(tmp_path):
+    examples = read_examples(own_data.text_csv(tmp_path))
+    method = methods_for(examples, "torch", "off")[0][1]
+    model = method.model(examples, 0).fit(examples.X, examples.y)
+    with pytest.raises(TypeError, match="X must be"):
+        model.predict("one text")
+    assert model.predict([" refund payment "]) == ["money"]
+    assert len(model.predict(["words it has never seen"])) == 1
+
+
+def test_damaged_and_foreign_files_are_refused(rows_model, tmp_path):
+    content = rows_model.read_bytes()
+    rows_model.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        load_model(rows_model)
+    foreign = save_arrays(tmp_path / "f.safetensors", {"a": np.zeros(2)}, {"format": "another"})
+    with pytest.raises(ValueError, match="holds 'another'"):
+        load_model(foreign)
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "nothing.safetensors")
+
+
+def test_columns_that_never_change_do_no_harm(tmp_path):
+    X, y = own_data.vectors(6)
+    X[:, 4] = 0.1
+    np.savez(tmp_path / "a.npz", X=X, y=y)
+    examples = read_examples(tmp_path / "a.npz")
+    model = methods_for(examples, "torch", "off")[0][1].model(examples, 0).fit(X, y)
+    moved = X.copy()
+    moved[:, 4] += 1e-9
+    assert model.predict(moved) == model.predict(X)
