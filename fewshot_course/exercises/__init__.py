@@ -32,6 +32,7 @@ __all__ = ["TOPICS", "Case", "Exercise", "Mistake", "Outcome", "available", "che
 TOPICS = (
     "augmentation",
     "capstone",
+    "compression",
     "fine_tuning",
     "generative",
     "kl",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fewshot_course.experiments import (
     augmentation,
+    compression,
     fine_tuning,
     image_transfer,
     kl_adaptation,
@@ -27,6 +28,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
     for module in (
         augmentation,
+        compression,
         fine_tuning,
         image_transfer,
         kl_adaptation,

@@ -486,6 +486,17 @@ def test_the_quickest_turn_counts():
     assert 2 <= found["a"] < 5 < 10 <= found["b"] < 20
 
 
+def test_processor_time_does_not_count_sleep():
+    class Sleeper:
+        def predict_proba(self, X):
+            import time
+
+            time.sleep(0.1)
+
+    assert milliseconds({"a": Sleeper()}, [0], 1, clock="cpu")["a"] < 50
+    assert milliseconds({"a": Sleeper()}, [0], 1)["a"] >= 100
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -570,6 +581,7 @@ def test_what_cannot_be_pruned_or_quantised_is_named(framework, tiny):
         (lambda: quantize_symmetric(np.ones(2), bits=9), "bits must lie in"),
         (lambda: cubic_sparsity(1, 0, 0.5), "steps must lie in"),
         (lambda: milliseconds({}, [1], 0), "repeats must lie in"),
+        (lambda: milliseconds({}, [1], clock="sun"), "clock='sun' is not known"),
     ],
 )
 def test_bad_numbers_are_named(call, message):
