@@ -23,8 +23,7 @@ h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-top: 1px solid var(--lin
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 p, ul { margin: .5rem 0; } ul { padding-left: 1.3rem; }
 a { color: var(--accent); }
-.soft, figcaption, caption { color: var(--soft); font-size: .9rem; }
-caption { text-align: left; padding-bottom: .3rem; }
+.soft, figcaption { color: var(--soft); font-size: .9rem; }
 .short { background: var(--card); border: 1px solid var(--line); border-left: 5px solid
   var(--accent); border-radius: 6px; padding: .6rem 1rem; }
 .short .method { font-size: 1.2rem; font-weight: 700; }
@@ -39,8 +38,8 @@ caption { text-align: left; padding-bottom: .3rem; }
 table { border-collapse: collapse; font-size: .92rem; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: normal; }
-td.number, th.number { text-align: right; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { white-space: nowrap; }
 td.bars { width: 100%; min-width: 6rem; vertical-align: middle; }
 .bar { display: block; height: .7rem; background: var(--bar); border-radius: 2px; }
 th { font-weight: 400; } thead th { font-weight: 600; } tr.chosen th { font-weight: 700; }
@@ -48,7 +47,8 @@ th { font-weight: 400; } thead th { font-weight: 600; } tr.chosen th { font-weig
 .facts th { white-space: nowrap; color: var(--soft); }
 figure { margin: 1rem 0; } svg.chart { width: 100%; max-width: 34rem; height: auto;
   display: block; }
-.chart text { fill: var(--ink); font-size: 11px; } .chart .grid { stroke: var(--line); }
+.chart text { fill: var(--ink); font-size: 11px; paint-order: stroke; stroke: var(--paper);
+  stroke-width: 3px; } .chart .grid { stroke: var(--line); }
 .chart .axis { stroke: var(--soft); } .chart .zero { stroke: var(--soft);
   stroke-dasharray: 4 3; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.1rem;

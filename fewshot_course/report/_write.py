@@ -16,7 +16,8 @@ from fewshot_course.report._copies import Copies, find_copies
 from fewshot_course.report._findings import Finding, find
 from fewshot_course.report._methods import methods_for
 from fewshot_course.report._model import EXTRAS, Model, readable_mode
-from fewshot_course.report._page import Content, render
+from fewshot_course.report._page import render
+from fewshot_course.report._parts import Content
 from fewshot_course.report._read import Examples, read_examples
 
 
@@ -98,7 +99,7 @@ def write_report(
     model.fit(examples.take(index), labels[index])
     model_path = page.with_suffix(".safetensors")
     content = Content(
-        examples, copies, comparison, choice, findings, left_out, model, model_path, seed, draws
+        examples, comparison, choice, findings, left_out, model, model_path, seed, draws
     )
     html = render(content)
     _write_text(page, html, before=lambda: model.save(model_path))
