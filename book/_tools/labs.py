@@ -161,7 +161,7 @@ def lab_notebook(
 ) -> nbformat.NotebookNode:
     """Return a lab's notebook, for students or solved."""
     cells = [
-        _cell("markdown", "about", about(lab, framework, solved, read_measurements(root))),
+        _cell("markdown", "about", about(lab, framework, read_measurements(root))),
         _cell("code", "install", notebooks.install_source(root)),
         _cell("code", "tools", "from fewshot_course.exercises import check"),
     ]
@@ -213,10 +213,12 @@ def _cell(
     return cell
 
 
-def about(lab: Lab, framework: str, solved: bool, measured: dict[Any, dict[str, Any]]) -> str:
-    """Return the first cell: what the lab is about, what it needs and how it is graded."""
+def about(lab: Lab, framework: str, measured: dict[Any, dict[str, Any]]) -> str:
+    """Return the first cell: what the lab is about, what it needs and how it is graded.
+
+    It is the same in both notebooks: nbgrader puts locked cells of the source over a student's.
+    """
     n = len(lab.exercises)
-    kind = "Solutions of the lab" if solved else "Lab"
     cpu = measured.get((lab.name, framework, "cpu"))
     gpu = measured.get((lab.name, framework, "gpu"))
     rows = [
@@ -225,7 +227,7 @@ def about(lab: Lab, framework: str, solved: bool, measured: dict[Any, dict[str, 
     ]
     return "\n".join(
         [
-            f"# {kind}: {lab.title}, in {NAMES[framework]}",
+            f"# Lab: {lab.title}, in {NAMES[framework]}",
             "",
             f"You write {n} functions, and each has a check that says what is wrong.",
             "",
@@ -288,14 +290,19 @@ README = """\
 # Labs
 
 `release/` is for students, `source/` has the solutions. Do not publish the second one.
+They are ordinary notebooks, which also open in Colab (File, Upload notebook).
 
-The folders and the marks in the cells are those of nbgrader: put both into a course folder, and
-`nbgrader autograde` and `nbgrader formgrader` find them. Without nbgrader they are ordinary
-notebooks, which also open in Colab (File, Upload notebook).
+With nbgrader (tried with 0.9.6), make this folder the course folder, or copy `source/` into yours:
 
-An exercise gives its points if the check cell after it runs without error. The checks come from
-the package `fewshot_course`, which holds independent reference solutions; a student who looks for
-them will find them, so let examinations ask for more than this.
+    nbgrader generate_assignment maml-torch     # registers it, and writes release/ itself
+    nbgrader collect maml-torch                 # or put the notebooks into submitted/
+    nbgrader autograde maml-torch
+    nbgrader formgrader
+
+Each framework is an assignment of its own. An exercise gives its points if the check cell after it
+runs without error. The checks come from the package `fewshot_course`, which holds independent
+reference solutions; a student who looks for them will find them, so let examinations ask for more
+than this.
 
 Made from the course's exercise files by `fewshot labs build`. Running it again overwrites these
 files, and nothing else.
@@ -355,7 +362,8 @@ def build(root: Path, out: Path, topics: Sequence[str] = ()) -> list[Path]:
     texts = {out / "README.md": README}
     for lab in select(find_labs(root), topics):
         for framework in lab.frameworks:
-            name = f"{lab.name}/{lab.name}-{framework}.ipynb"
+            # For nbgrader a folder is an assignment, and a student hands in one framework.
+            name = "/".join([f"{lab.name}-{framework}"] * 2) + ".ipynb"
             student = lab_notebook(lab, framework, solved=False, root=root)
             if found := leaks(lab, framework, student):
                 raise LabError("; ".join(found))

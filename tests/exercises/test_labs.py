@@ -179,6 +179,17 @@ def test_the_first_cell_says_what_a_student_must_know(name: str, framework: str)
     assert "{cite" not in text
 
 
+@pytest.mark.parametrize(("name", "framework"), NOTEBOOKS)
+def test_locked_cells_are_the_same_for_students(name: str, framework: str) -> None:
+    """Nbgrader takes locked cells from the source when it grades."""
+    given, source = (make(name, framework, solved=solved).cells for solved in (False, True))
+    assert [cell["id"] for cell in given] == [cell["id"] for cell in source]
+    for ours, theirs in zip(source, given, strict=True):
+        assert ours.metadata == theirs.metadata
+        if ours.metadata["nbgrader"]["locked"]:
+            assert ours.source == theirs.source
+
+
 def test_in_nbgraders_marks_stands_what_students_do_not_see() -> None:
     exercise = LABS["maml"].exercises["meta_gradient"]
     source = exercise.nbgrader_source("torch")
@@ -204,10 +215,10 @@ def test_a_small_course_gives_both_notebooks(clone: Path, tmp_path: Path) -> Non
     written = labs.build(clone, out)
     assert {str(path.relative_to(out)) for path in written} == {
         "README.md",
-        "release/demo/demo-numpy.ipynb",
-        "source/demo/demo-numpy.ipynb",
+        "release/demo-numpy/demo-numpy.ipynb",
+        "source/demo-numpy/demo-numpy.ipynb",
     }
-    student = nbformat.read(out / "release/demo/demo-numpy.ipynb", as_version=4)
+    student = nbformat.read(out / "release/demo-numpy/demo-numpy.ipynb", as_version=4)
     assert "twice_as_much" not in nbformat.writes(student)
     about = code(student, "about")
     assert "- what twice is\n- how much\n  that is\n" in about
@@ -315,7 +326,8 @@ def test_the_command_writes_the_labs_of_a_topic(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "8 notebooks in" in done.stdout
     names = {path.name for path in (tmp_path / "release").iterdir()}
-    assert names == {"maml", "pseudo_labels-gan", "pseudo_labels-gmm", "pseudo_labels-vae"}
+    labs_there = ("maml", "pseudo_labels-gan", "pseudo_labels-gmm", "pseudo_labels-vae")
+    assert names == {f"{lab}-{one}" for lab in labs_there for one in ("torch", "tensorflow")}
 
 
 def test_an_unknown_topic_is_one_line(tmp_path: Path) -> None:
