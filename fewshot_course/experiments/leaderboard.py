@@ -9,6 +9,7 @@ experiments, chosen there on other draws.
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -89,13 +90,17 @@ METHODS = {
     "reptile": "a start moved towards the weights after training on other classes",
 }
 
-_PSEUDO = tuple(name for name in pseudo_labels.METHODS if not name.startswith("sklearn"))
-_ADAPTED = tuple(name for name in kl_adaptation.METHODS if name != "target-only")
-_TRANSFERRED = ("scratch", "nearest-features", "head", "full")
+_VAE = ("vae-m1", "vae-m2", "vae-m1m2")
+_ADAPTED = ("source-only", "kl", "kl-mixture", "coral", "dann", "kliep")
+_TRANSFERRED = ("nearest-features", "head", "full")
 _META = ("protonet", "maml", "fomaml", "anil", "reptile")
 _TUNED = ("lstm", "top", "lora", "full", "contrastive")
-_TEXT_PSEUDO = ("supervised", "self", "gmm", "gmm-alone")
-_TEXT = ("nearest-mean", "knn", "tfidf", "probe", "synonym", *_TEXT_PSEUDO, *_TUNED)
+_TEXT = {
+    "nothing else": ("tfidf",),
+    "frozen features": ("nearest-mean", "knn", "probe", "synonym", "supervised"),
+    "unlabelled examples": ("self", "gmm", "gmm-alone"),
+    "a tuned encoder": _TUNED,
+}
 FIRST = "nearest-mean"
 """The simplest method, on every board; the others are compared with it."""
 
@@ -108,7 +113,7 @@ class Board:
         title: what is learned.
         data: name of the data set.
         shots: labelled examples a class, to be compared.
-        methods: names in ``METHODS``.
+        families: name → methods that may use the same besides the labels; names in ``METHODS``.
         plain: those of them that use no framework ("numpy" in the results).
         slow: those of them that get fewer draws.
         slow_shots: shots at which the slow ones run.
@@ -118,11 +123,16 @@ class Board:
     title: str
     data: str
     shots: tuple[int, ...]
-    methods: tuple[str, ...]
+    families: dict[str, tuple[str, ...]]
     plain: tuple[str, ...]
     slow: tuple[str, ...] = ()
     slow_shots: tuple[int, ...] = ()
     slow_draws: int = 3
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All methods of the board, family by family."""
+        return tuple(itertools.chain.from_iterable(self.families.values()))
 
     def frameworks(self, method: str) -> tuple[str, ...]:
         """Return where a method runs."""
@@ -138,14 +148,18 @@ class Board:
 
 
 _BASELINES = ("nearest-mean", "knn", "logistic")
-BOARDS = {
+BOARDS: dict[str, Board] = {
     "digits": Board(
         "Handwritten digits of 8 × 8 pixels; unlabelled ones, and digits of another scanner",
         "uci_digits",
         shots=(1, 5, 10),
-        methods=(*_BASELINES, *_PSEUDO, *_ADAPTED),
+        families={
+            "nothing else": (*_BASELINES, "supervised"),
+            "unlabelled examples": ("self", "self-rounds", "gmm", "gmm-alone", "gan", *_VAE),
+            "another domain": _ADAPTED,
+        },
         plain=_BASELINES,
-        slow=("gan", "vae-m1", "vae-m2", "vae-m1m2", *_ADAPTED),
+        slow=("gan", *_VAE, *_ADAPTED),
         slow_shots=(1, 5, 10),
         slow_draws=5,
     ),
@@ -153,16 +167,20 @@ BOARDS = {
         "Five characters of scripts never seen; other scripts to learn from before",
         "glyphs",
         shots=(1, 5),
-        methods=(*_BASELINES, *_TRANSFERRED, *_META),
+        families={
+            "nothing else": (*_BASELINES, "scratch"),
+            "a pretrained network": _TRANSFERRED,
+            "meta-learning": _META,
+        },
         plain=_BASELINES,
-        slow=(*_TRANSFERRED, *_META),
+        slow=("scratch", *_TRANSFERRED, *_META),
         slow_shots=(1, 5),
     ),
     "tickets": Board(
         "Fifteen intents of short messages; a pretrained encoder",
         "tickets",
         shots=(1, 4, 16),
-        methods=_TEXT,
+        families=_TEXT,
         plain=("tfidf",),
         slow=("synonym", *_TUNED),
         slow_shots=(1, 4),
@@ -171,7 +189,7 @@ BOARDS = {
         "Positive and negative reviews of films; a pretrained encoder",
         "reviews_films",
         shots=(1, 4, 16),
-        methods=_TEXT,
+        families=_TEXT,
         plain=("tfidf",),
         slow=("synonym", *_TUNED),
         slow_shots=(4, 16),

@@ -3,6 +3,8 @@
 import warnings
 from dataclasses import replace
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +15,14 @@ from fewshot_course.evaluation import mean_interval, paired_difference
 from fewshot_course.experiments import EXPERIMENTS, read_results
 from fewshot_course.experiments.leaderboard import BOARDS, EXPERIMENT, FIRST, METHODS, cells, draw
 from fewshot_course.experiments.runner import run_cell
+from fewshot_course.experiments.standing_plots import (
+    against_seconds,
+    against_shots,
+    best_of_families,
+)
 from fewshot_course.experiments.standings import framework_gaps, standings, standings_table
+
+mpl.use("Agg")
 
 
 def config(data, shots, **changes):
@@ -197,6 +206,26 @@ def test_the_table_can_be_sorted_and_is_refused_when_empty():
     assert table.rows[2][6] == ""
     with pytest.raises(ValueError, match="fewshot leaderboard"):
         standings_table([], "Digits")
+
+
+def test_pictures_show_the_simplest_method_and_the_best_of_each_family():
+    lines = [
+        *LINES,
+        *(line("gmm", "torch", seed, 0.2) for seed in range(3)),
+        *(line("kl", "torch", seed, 0.1, shots=5) for seed in range(3)),
+        *(line("dann", "torch", seed, 0.9, shots=1) for seed in range(3)),
+    ]
+    rows = standings(lines)
+    # Of the other domain "kl" has the most examples, and there it is the best.
+    assert list(best_of_families(rows, "digits")) == [FIRST, "self", "kl"]
+    _, axes = plt.subplots(1, 2)
+    curves = against_shots(rows, "digits", axes[0]).get_legend().get_texts()
+    assert [text.get_text() for text in curves] == [FIRST, "self", "kl"]
+    dots = against_seconds(rows, "digits", 1, axes[1])
+    places = {text.get_text(): text.xy for text in dots.texts}
+    assert places["gmm"] == pytest.approx((4.0, 20.0))  # 1 to 3 s here, 2 s before
+    assert places.keys() == {FIRST, "self", "gmm", "dann"}
+    plt.close("all")
 
 
 # ---------------------------------------------------------------------------- command

@@ -1,0 +1,86 @@
+"""Pictures of the leaderboard: accuracy against examples, and against seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from fewshot_course.evaluation.plots import COLOURS, MARKERS
+from fewshot_course.experiments.leaderboard import BOARDS, FIRST
+from fewshot_course.experiments.standings import Standing
+
+__all__ = ["against_seconds", "against_shots", "best_of_families"]
+
+
+def best_of_families(rows: Sequence[Standing], data: str) -> dict[str, list[Standing]]:
+    """Return the simplest method, and of each family the best at the most shots it has.
+
+    TensorFlow's rows are left out: they repeat PyTorch's.
+
+    Args:
+        rows: standings.
+        data: the board.
+
+    Returns:
+        Method → its standings, fewest shots first; the simplest method is the first.
+    """
+    mine = [r for r in rows if r.data == data and r.framework != "tensorflow"]
+    chosen = [FIRST]
+    for family in BOARDS[data].families.values():
+        members = [r for r in mine if r.method in family and r.method != FIRST]
+        most = max((r.shots for r in members), default=0)
+        last = [r for r in members if r.shots == most]
+        if last:
+            chosen.append(max(last, key=lambda r: r.score.mean).method)
+    return {
+        name: sorted((r for r in mine if r.method == name), key=lambda r: r.shots)
+        for name in chosen
+    }
+
+
+def against_shots(rows: Sequence[Standing], data: str, ax: Axes) -> Axes:
+    """Draw accuracy with 95 % intervals against the labelled examples a class.
+
+    Args:
+        rows: standings.
+        data: the board.
+        ax: where to draw.
+    """
+    for i, (method, mine) in enumerate(best_of_families(rows, data).items()):
+        half = [0.0 if r.score.n == 1 else 100 * r.score.half_width for r in mine]
+        ax.errorbar(
+            [r.shots * 1.03 ** (i - 2) for r in mine],  # side by side, so that bars do not hide
+            [100 * r.score.mean for r in mine],
+            half,
+            marker=MARKERS[i],
+            color=COLOURS[i],
+            capsize=3,
+            label=method,
+        )
+    ax.set(xscale="log", title=data, xlabel="labelled examples a class", ylabel="accuracy, %")
+    ax.set_xticks(BOARDS[data].shots, [str(k) for k in BOARDS[data].shots])
+    ax.minorticks_off()
+    ax.legend()
+    return ax
+
+
+def against_seconds(rows: Sequence[Standing], data: str, shots: int, ax: Axes) -> Axes:
+    """Draw accuracy against all seconds, those of learning on other data before included.
+
+    Args:
+        rows: standings; TensorFlow's are left out.
+        data: the board.
+        shots: labelled examples a class.
+        ax: where to draw.
+    """
+    for r in rows:
+        if (r.data, r.shots) != (data, shots) or r.framework == "tensorflow":
+            continue
+        place = (max(r.seconds_here + r.seconds_before, 0.01), 100 * r.score.mean)
+        ax.plot(*place, "o", ms=4)
+        ax.annotate(r.method, place, (3, 2), textcoords="offset points", fontsize=7)
+    ax.set(xscale="log", title=f"{data}, {shots} a class")
+    ax.set(xlabel="seconds (log scale)", ylabel="accuracy, %")
+    ax.margins(x=0.2)
+    return ax
