@@ -7,14 +7,26 @@ stands alone: no network, no script, no other file.  Beside it lies the recommen
 
 from __future__ import annotations
 
+from fewshot_course.report._compare import Cell, Choice, Comparison, Draw, Stage
+from fewshot_course.report._copies import Copies
+from fewshot_course.report._findings import Finding
+from fewshot_course.report._methods import Method
 from fewshot_course.report._model import Model, load_model
 from fewshot_course.report._read import Examples, read_examples, read_images
 from fewshot_course.report._write import Report, write_report
 
 __all__ = [
+    "Cell",
+    "Choice",
+    "Comparison",
+    "Copies",
+    "Draw",
     "Examples",
+    "Finding",
+    "Method",
     "Model",
     "Report",
+    "Stage",
     "load_model",
     "read_examples",
     "read_images",
