@@ -1,6 +1,7 @@
 """Full fine-tuning of the small BERT on 64 texts, against the usual ways, in one run.
 
     python benchmarks/fine_tuning.py [--data tickets] [--epochs 4] [--rounds 3] [--threads 1]
+                                     [--bfloat16]
 
 The plain loop shuffles and pads each batch to its longest text; the Trainer is Hugging Face's with
 the same padding (left out where ``accelerate`` is not installed).  All train the same network from
@@ -8,6 +9,10 @@ the same weights (mean over the tokens, a linear head), see each text once an ep
 one rate, without dropout and warm-up; the loss over the training texts at the end is printed beside
 the time.  The order of the texts differs, so the losses do not agree to the last digit.  CPU time
 of this process is compared, interleaved; only ratios mean anything.
+
+``--bfloat16`` adds this package in mixed precision.  That pays only on a processor with
+instructions for it (avx512_bf16, amx_bf16); elsewhere it is emulated and far slower, so it
+is not run by default.
 """
 
 from __future__ import annotations
@@ -42,13 +47,13 @@ def texts_and_labels(name: str = "tickets") -> tuple[list[str], np.ndarray]:
     return [data.X[i] for i in chosen], data.y[chosen]
 
 
-def ours(texts: list[str], y: np.ndarray, epochs: int) -> Run:
+def ours(texts: list[str], y: np.ndarray, epochs: int, precision: str = "float32") -> Run:
     from fewshot_course.torch import TextClassifier
 
     def run() -> float:
         model = TextClassifier(
             tune="full", epochs=epochs, batch_size=BATCH, lr=LR, head_lr=LR, dropout=0.0,
-            warmup=0.0, schedule="constant", random_state=0,
+            warmup=0.0, schedule="constant", precision=precision, random_state=0,
         ).fit(texts, y, device="cpu")  # fmt: skip
         proba = model.predict_proba(texts)
         return float(-np.log(proba[np.arange(len(y)), y]).mean())
@@ -173,6 +178,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bfloat16", action="store_true")
     options = parser.parse_args()
     import torch
 
@@ -185,6 +191,8 @@ def main() -> None:
     except ImportError:
         print("(accelerate is not installed: the Trainer is left out)")
     runs["this package"] = ours(texts, y, options.epochs)
+    if options.bfloat16:
+        runs["in bfloat16"] = ours(texts, y, options.epochs, "bfloat16")
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     losses: dict[str, float] = {}
     for round_ in range(options.rounds + 1):
