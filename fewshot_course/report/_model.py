@@ -358,8 +358,8 @@ class Model:
     Args:
         kind: what it classifies: "texts", "vectors" or "images".
         class_names: of the class indices.
-        features: an unfitted one of :data:`FEATURES`.
-        head: an unfitted one of :data:`HEADS`.
+        features: what turns examples into rows of numbers, unfitted.
+        head: what turns these into classes, unfitted.
         title: the method's name in the report.
     """
 
