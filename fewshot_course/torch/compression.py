@@ -220,7 +220,7 @@ class CompressedTextClassifier(CompressedTexts):
     The table of words is not trained: words that the few texts lack keep their place.
 
     Args:
-        teacher: a fitted classifier with ``predict_proba``; a :class:`TextClassifier` or another
+        teacher: a fitted classifier with ``predict_proba``; a ``TextClassifier`` or another
             student gives weights to start from too.
         layers: of the student, spread evenly over the teacher's; ``None``: all.
         sparsity: share of the weights of words and layers that end as 0, in [0, 1].
