@@ -94,8 +94,8 @@ def differences(rows: Sequence[tuple[str, float, float, float]], text: str) -> s
         fill = stroke.replace("stroke", "fill")
         parts.append(f'<circle cx="{across(mean):.1f}" cy="{y}" r="4.5" style="{fill}"/>')
     for value in _round_values(left, right):
-        anchor = "middle"
-        parts.append(_text(across(value), height - 12, f"{100 * value:+.0f}", anchor))
+        word = f"{100 * value:+.0f}" if value else "0"
+        parts.append(_text(across(value), height - 12, word, "middle"))
     return _svg(parts, height, text)
 
 

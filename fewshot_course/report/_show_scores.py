@@ -96,12 +96,13 @@ def _score_table(c: Comparison, choice: Choice) -> str:
             f"<td class='number'>{difference.replace(' [', '<br>[')}</td>"
             f"<td class='number'>{seconds(cell.seconds)}</td></tr>"
         )
+    encoded = any("(encoder)" in m.name for m in c.methods)
+    encoder = ", without the encoder's, which reads each text once" if encoded else ""
     reading = (
         f"<p>The table has the last point of the curves: {c.stages[-1].n_train} examples to learn "
         f"from, {c.n_test} scored. Accuracy is the mean over n draws with its 95 % interval. The "
         f"difference is taken draw by draw; it is clear only where its interval leaves out 0. The "
-        f"seconds are those of one draw, without the encoder's, which reads each text once. The "
-        f"simplest method stands first.</p>"
+        f"seconds are those of one draw{encoder}. The simplest method stands first.</p>"
     )
     head = "".join(
         f'<th scope="col"{" class=number" if i else ""}>{title}</th>'
@@ -128,9 +129,11 @@ def _difference_figure(c: Comparison, names: Sequence[str]) -> str:
     reference = _reference(c)
     rows = []
     for name in names:
-        if name != reference:
+        if name not in (reference, MAJORITY):  # the majority class would stretch the axis
             d = c.difference(name, reference)
             rows.append((name, d.mean, d.low, d.high))
+    if not rows:
+        return ""
     chart = _charts.differences(
         rows, f"Difference in accuracy from {reference}, with intervals; the table has the numbers."
     )
