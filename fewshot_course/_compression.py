@@ -150,8 +150,8 @@ def quantize_symmetric(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return whole numbers q and a scale s with weights ≈ q·s, no error above s/2.
 
-    s = m / (2^(bits-1) - 1), m the largest magnitude, and q = round(w / s): symmetric, so that 0 stays 0
-    (Jacob et al. 2018, with the zero-point 0).
+    s = m / (2^(bits-1) - 1), m the largest magnitude, and q = round(w / s): symmetric, so that 0
+    stays 0 (Jacob et al. 2018, with the zero-point 0).
 
     Args:
         weights: finite, of any shape.
