@@ -112,6 +112,12 @@ def test_only_what_was_tested_is_published() -> None:
     assert upload["with"]["path"] == built[1]
 
 
+def planned(target: str) -> str:
+    """Return what make would run; a make around this test would otherwise print its folder too."""
+    command = ["make", "--no-print-directory", "-n", target]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 def test_a_failed_week_opens_an_issue() -> None:
     workflow = read("weekly")
     assert workflow[True]["schedule"]
@@ -121,15 +127,10 @@ def test_a_failed_week_opens_an_issue() -> None:
     assert report["permissions"] == {"issues": "write"}
     assert any(line.startswith("gh issue create ") for line in commands(workflow))
     # What the issue would be opened about: Colab's image, and the check inside it.
-    plan = subprocess.run(
-        ["make", "-n", "colab-image"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "colab-images/public/runtime" in plan.stdout
-    assert "check-colab PYTHON=python3" in plan.stdout
-    inside = subprocess.run(
-        ["make", "-n", "check-colab"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert inside.stdout.strip() == "python3 book/_tools/colab.py"
+    plan = planned("colab-image")
+    assert "colab-images/public/runtime" in plan
+    assert "check-colab PYTHON=python3" in plan
+    assert planned("check-colab").strip() == "python3 book/_tools/colab.py"
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

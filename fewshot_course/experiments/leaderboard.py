@@ -215,7 +215,7 @@ EXPERIMENT = Experiment(
     config=LeaderboardConfig,
     presets={"quick": {}, "full": {"iterations": 10_000, "epochs": 20}},
     methods=METHODS,
-    data=tuple(BOARDS),
+    data=tuple(board.data for board in BOARDS.values()),
     run="fewshot_course.experiments.leaderboard:run",
     frameworks=("numpy", *FRAMEWORKS),
 )

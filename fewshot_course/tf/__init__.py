@@ -19,6 +19,7 @@ from fewshot_course.tf.kliep import KLIEP  # noqa: E402
 from fewshot_course.tf.maml import ANIL, FOMAML, MAML, Reptile  # noqa: E402
 from fewshot_course.tf.protonet import ProtoNet  # noqa: E402
 from fewshot_course.tf.pseudo_labels import SelfTraining  # noqa: E402
+from fewshot_course.tf.scaling import DataParallelClassifier  # noqa: E402
 from fewshot_course.tf.vae import VAEPseudoLabeler  # noqa: E402
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "CompressedImageClassifier",
     "CompressedTextClassifier",
     "DANNAdapter",
+    "DataParallelClassifier",
     "GANPseudoLabeler",
     "GMMPseudoLabeler",
     "ImageClassifier",

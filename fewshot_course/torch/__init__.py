@@ -25,6 +25,7 @@ from fewshot_course.torch.kliep import KLIEP  # noqa: E402
 from fewshot_course.torch.maml import ANIL, FOMAML, MAML, Reptile  # noqa: E402
 from fewshot_course.torch.protonet import ProtoNet  # noqa: E402
 from fewshot_course.torch.pseudo_labels import SelfTraining  # noqa: E402
+from fewshot_course.torch.scaling import DataParallelClassifier  # noqa: E402
 from fewshot_course.torch.vae import VAEPseudoLabeler  # noqa: E402
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "CompressedImageClassifier",
     "CompressedTextClassifier",
     "DANNAdapter",
+    "DataParallelClassifier",
     "GANPseudoLabeler",
     "GMMPseudoLabeler",
     "ImageClassifier",
