@@ -119,6 +119,26 @@ def confidence_threshold(root: Path) -> dict[str, Any]:
     }
 
 
+def shots_methods(root: Path) -> dict[str, Any]:
+    """Scores of the stored leaderboard in PyTorch: board → method → shots → draw → accuracy."""
+    from scipy.stats import t
+
+    from fewshot_course.experiments import read_results
+    from fewshot_course.experiments.leaderboard import BOARDS
+    from fewshot_course.experiments.standings import standings
+
+    rows = standings(read_results(root / "results" / "leaderboard.jsonl"))
+    boards: dict[str, Any] = {}
+    for name, board in BOARDS.items():
+        of_method: dict[str, Any] = {method: {} for method in board.methods}
+        for row in rows:
+            if row.data == name and row.framework != "tensorflow":
+                of_method[row.method][row.shots] = {k: round(v, 4) for k, v in row.scores.items()}
+        boards[name] = of_method
+    counts = range(2, 1 + max(len(row.scores) for row in rows))
+    return {"boards": boards, "quantiles": {n: float(t.ppf(0.975, n - 1)) for n in counts}}
+
+
 def bits(values: np.ndarray) -> str:
     """Return booleans as a string of 0 and 1."""
     return "".join("1" if value else "0" for value in values)
@@ -128,6 +148,7 @@ FIGURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "confidence-threshold": confidence_threshold,
     "em-steps": em_steps,
     "maml-steps": maml_steps,
+    "shots-methods": shots_methods,
 }
 
 

@@ -258,9 +258,11 @@ def smaller(picture: str) -> str:
 FACTS_SOURCE = """\
 import json, platform, resource, sys
 from importlib import metadata
+used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 names = [n for n in ("numpy", "torch", "tensorflow") if n in sys.modules]
 print(json.dumps({
-    "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+    "seconds": round(sum(u.ru_utime + u.ru_stime for u in used), 1),
+    "peak_mb": round(max(u.ru_maxrss for u in used) * 1024 / 1e6),
     "versions": {"python": platform.python_version(), **{n: metadata.version(n) for n in names}},
 }))
 """
@@ -270,7 +272,8 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
     """Execute a text twin in a fresh kernel, in its own folder.
 
     Returns:
-        The notebook; and the kernel's largest memory in 10^6 bytes and versions of packages.
+        The notebook; and processor seconds, largest memory in 10^6 bytes and versions of packages
+        of the kernel.
 
     Raises:
         NotebookError: A cell raised, or wrote to stderr (which nbval could not compare).
@@ -320,7 +323,7 @@ def run(path: Path) -> float:
     write_if_changed(path.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
     if path.resolve().is_relative_to(ROOT):
         cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-        remember(path, {"cells": cells, "seconds": round(seconds), **facts})
+        remember(path, {"cells": cells, **facts})
     return seconds
 
 

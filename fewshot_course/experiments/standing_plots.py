@@ -68,19 +68,31 @@ def against_shots(rows: Sequence[Standing], data: str, ax: Axes) -> Axes:
 def against_seconds(rows: Sequence[Standing], data: str, shots: int, ax: Axes) -> Axes:
     """Draw accuracy against all seconds, those of learning on other data before included.
 
+    A line joins the methods that are better than all faster ones, and names them.
+
     Args:
         rows: standings; TensorFlow's are left out.
         data: the board.
         shots: labelled examples a class.
         ax: where to draw.
     """
-    for r in rows:
-        if (r.data, r.shots) != (data, shots) or r.framework == "tensorflow":
-            continue
-        place = (max(r.seconds_here + r.seconds_before, 0.01), 100 * r.score.mean)
-        ax.plot(*place, "o", ms=4)
-        ax.annotate(r.method, place, (3, 2), textcoords="offset points", fontsize=7)
+    mine = [r for r in rows if (r.data, r.shots) == (data, shots) and r.framework != "tensorflow"]
+    dots = sorted(
+        (
+            (max(r.seconds_here + r.seconds_before, 0.01), 100 * r.score.mean, r.method)
+            for r in mine
+        ),
+        key=lambda dot: (dot[0], -dot[1]),
+    )
+    best: list[tuple[float, float, str]] = []
+    for dot in dots:
+        if not best or dot[1] > best[-1][1]:
+            best.append(dot)
+    ax.plot([d[0] for d in dots], [d[1] for d in dots], "o", ms=4, color="0.6")
+    ax.plot([d[0] for d in best], [d[1] for d in best], "o-", ms=5, color=COLOURS[0])
+    for seconds, score, method in best:
+        ax.annotate(method, (seconds, score), (-4, 4), ha="right", textcoords="offset points")
     ax.set(xscale="log", title=f"{data}, {shots} a class")
     ax.set(xlabel="seconds (log scale)", ylabel="accuracy, %")
-    ax.margins(x=0.2)
+    ax.margins(x=0.3, y=0.15)
     return ax
