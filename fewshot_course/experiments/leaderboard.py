@@ -94,10 +94,11 @@ _VAE = ("vae-m1", "vae-m2", "vae-m1m2")
 _ADAPTED = ("source-only", "kl", "kl-mixture", "coral", "dann", "kliep")
 _TRANSFERRED = ("nearest-features", "head", "full")
 _META = ("protonet", "maml", "fomaml", "anil", "reptile")
-_TUNED = ("lstm", "top", "lora", "full", "contrastive")
+_TUNED = ("top", "lora", "full", "contrastive")
+_TRAINED = ("lstm", *_TUNED)
 _TEXT = {
     "nothing else": ("tfidf",),
-    "frozen features": ("nearest-mean", "knn", "probe", "synonym", "supervised"),
+    "frozen features": ("nearest-mean", "knn", "probe", "synonym", "supervised", "lstm"),
     "unlabelled examples": ("self", "gmm", "gmm-alone"),
     "a tuned encoder": _TUNED,
 }
@@ -182,7 +183,7 @@ BOARDS: dict[str, Board] = {
         shots=(1, 4, 16),
         families=_TEXT,
         plain=("tfidf",),
-        slow=("synonym", *_TUNED),
+        slow=("synonym", *_TRAINED),
         slow_shots=(1, 4),
     ),
     "reviews": Board(
@@ -191,7 +192,7 @@ BOARDS: dict[str, Board] = {
         shots=(1, 4, 16),
         families=_TEXT,
         plain=("tfidf",),
-        slow=("synonym", *_TUNED),
+        slow=("synonym", *_TRAINED),
         slow_shots=(4, 16),
     ),
 }
@@ -206,7 +207,7 @@ class LeaderboardConfig(Config):
     shots: int = setting(5, "labelled examples a class", low=1)
     n_tasks: int = setting(10, "tasks of five characters, averaged in one draw (glyphs)", low=1)
     iterations: int = setting(300, "updates of a meta-learner", low=1, methods=_META)
-    epochs: int = setting(10, "passes over the few texts", low=1, methods=_TUNED)
+    epochs: int = setting(10, "passes over the few texts", low=1, methods=_TRAINED)
 
 
 EXPERIMENT = Experiment(
@@ -413,11 +414,11 @@ def _pseudo_labelled(cell: Cell, data: Draw, options: RunOptions) -> tuple[Any, 
 
 def _text_model(cell: Cell, data: Draw, options: RunOptions) -> tuple[Any, Any]:
     X, y = data.labelled
-    if cell.method in ("tfidf", "knn", "probe", *_TUNED):
-        changes = {"epochs": cell.config.epochs} if cell.method in _TUNED else {}
+    if cell.method in ("tfidf", "knn", "probe", *_TRAINED):
+        changes = {"epochs": cell.config.epochs} if cell.method in _TRAINED else {}
         alike = _as(fine_tuning.EXPERIMENT, cell, data=BOARDS[cell.config.data].data, **changes)
         model = fine_tuning.make_classifier(alike)
-        device = {"device": options.device} if cell.method in _TUNED else {}
+        device = {"device": options.device} if cell.method in _TRAINED else {}
         return model.fit(X, y, **device), data.X_test
     encode = TextFeatures(cell.framework, device=options.device)
     if cell.method == "synonym":
