@@ -15,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,11 +158,11 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
         CheckpointError: if that does not work.
     """
     folder = Path(folder)
-    probe = folder / (CURRENT + ".probe")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"\0")
-        probe.unlink()
+        # A name of its own: workers of one run try the same folder at the same time.
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0")
     except OSError as error:
         raise CheckpointError(_cannot_write(folder, error)) from error
     return folder

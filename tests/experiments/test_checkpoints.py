@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,12 @@ def test_unwritable_folder(tmp_path):
 
 def test_check_folder_leaves_nothing(tmp_path):
     assert list(check_folder(tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_many_workers_may_check_one_folder_at_the_same_time(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(check_folder, [tmp_path] * 400)) == {tmp_path}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_arrays_and_meta(tmp_path):
