@@ -32,14 +32,15 @@ DATA = ("tickets",)
 METHODS = {
     "teacher": "the linear probe with its encoder, as one network",
     "student": "two layers, distilled on all texts; labels where there are any",
+    "student-more": "the same, distilled on texts of another data set too, which need no labels",
     "student-alone": "the same two layers, trained on the labelled texts without the teacher",
     "pruned": "the teacher without its smallest weights, in one shot, not trained further",
     "pruned-gradual": "the teacher pruned gradually while it is distilled into itself",
     "int8": "the teacher with eight-bit weights, by the framework's own means",
     "student-int8": "the distilled student with eight-bit weights",
 }
-STUDENTS = ("student", "student-alone", "student-int8")
-DISTILLED = ("student", "student-int8", "pruned-gradual")
+STUDENTS = ("student", "student-more", "student-alone", "student-int8")
+DISTILLED = ("student", "student-more", "student-int8", "pruned-gradual")
 TRAINED = (*STUDENTS, "pruned-gradual")
 PRUNED = ("pruned", "pruned-gradual")
 
@@ -58,6 +59,13 @@ class CompressionConfig(Config):
     sparsity: float = setting(0.5, "share of weights that go", low=0, high=1, methods=PRUNED)
     temperature: float = setting(2.0, "of the soft labels", low=1e-3, methods=DISTILLED)
     alpha: float = setting(0.5, "weight of the soft labels", low=0, high=1, methods=DISTILLED)
+    more: str = setting(
+        "banking77",
+        "data set that the further texts are of",
+        choices=("banking77", "reviews_films"),
+        methods=("student-more",),
+    )
+    n_more: int = setting(2400, "how many of them", low=1, methods=("student-more",))
     epochs: int = setting(8, "passes over the texts", low=1, methods=TRAINED)
     lr: float = setting(1e-3, "learning rate", low=1e-9, methods=TRAINED)
     batch_size: int = setting(32, "texts in a step", low=1, methods=TRAINED)
@@ -112,6 +120,19 @@ def draw(config: CompressionConfig, seed: int) -> Draw:
     return Draw(texts, known, [test.X[i] for i in scored], test.y[scored])
 
 
+def further_texts(config: CompressionConfig, seed: int) -> list[str]:
+    """Draw texts of another data set; their labels are left aside.
+
+    Raises:
+        ValueError: if it has fewer than ``n_more``.
+    """
+    texts = load_dataset(config.more, "train").X
+    if config.n_more > len(texts):
+        raise ValueError(f"n_more={config.n_more}, but {config.more} has {len(texts)} texts")
+    drawn = np.random.default_rng(seed).choice(len(texts), config.n_more, replace=False)
+    return [texts[i] for i in drawn]
+
+
 def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     """Make one small classifier; score, weigh and time it beside the teacher."""
     config: CompressionConfig = cell.config
@@ -162,6 +183,9 @@ def make_small(
         X, y = [X[i] for i in known], y[known]
         settings |= {"alpha": 0.0, "features": 0.0}
     else:
+        if cell.method == "student-more":
+            others = further_texts(config, cell.seed)
+            X, y = [*X, *others], np.concatenate([y, np.full(len(others), -1)])
         settings |= {"temperature": config.temperature, "alpha": config.alpha}
     student = package.CompressedTextClassifier(
         teacher=probe, epochs=config.epochs, lr=config.lr, batch_size=config.batch_size,
