@@ -69,8 +69,8 @@ def against_shots(rows: Sequence[Standing], data: str, ax: Axes) -> Axes:
 def against_seconds(rows: Sequence[Standing], data: str, shots: int, ax: Axes) -> Axes:
     """Draw accuracy against all seconds, those of learning on other data before included.
 
-    A line joins the methods that are better than all faster ones, and names them. Means are over the
-    draws that all methods have, so that none gains by its luck with draws.
+    A line joins the methods that are better than all faster ones, and names them. Means are over
+    the draws that all methods have, so that none gains by its luck with draws.
 
     Args:
         rows: standings; TensorFlow's are left out.
