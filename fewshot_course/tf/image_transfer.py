@@ -204,7 +204,7 @@ class ImageClassifier(CourseClassifier):
             for name, part in parameters.items()
         }
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def update(i: tf.Tensor) -> dict[str, tf.Tensor]:
             x = tf.gather(inputs, i)
             with tf.GradientTape() as tape:
