@@ -33,6 +33,9 @@ from sphinx.util.docutils import SphinxDirective
 
 LOG = logging.getLogger(__name__)
 FEWEST_OPTIONS = 3
+# Options are called by letters, in a classroom and by screen readers: one that is only a formula
+# would have no name.
+LETTERS = "ABCDEFGH"
 
 
 class QuizError(Exception):
@@ -85,8 +88,8 @@ def _question(where: str, entry: Any) -> Question:
         raise QuizError(f"{where}: expected 'question' and 'options', and nothing else")
     text = _text(where, "question", entry["question"])
     given = entry["options"]
-    if not isinstance(given, list) or len(given) < FEWEST_OPTIONS:
-        raise QuizError(f"{where}: expected a list of at least {FEWEST_OPTIONS} options")
+    if not isinstance(given, list) or not FEWEST_OPTIONS <= len(given) <= len(LETTERS):
+        raise QuizError(f"{where}: expected a list of {FEWEST_OPTIONS} to {len(LETTERS)} options")
     options = tuple(_option(f"{where}, option {n}", one) for n, one in enumerate(given, 1))
     n_right = sum(option.right for option in options)
     if n_right != 1:
@@ -141,11 +144,11 @@ class QuizDirective(SphinxDirective):
             *self.inline(question.text, path),
             _raw("</legend>"),
         ]
-        for position, option in enumerate(question.options):
+        for position, (letter, option) in enumerate(zip(LETTERS, question.options, strict=False)):
             right = ' data-right="true"' if option.right else ""
             start = '<label class="quiz-option"><input type="radio"'
             shown += [
-                _raw(f'{start} name="{name}" value="{position}"{right}> <span>'),
+                _raw(f'{start} name="{name}" value="{position}"{right}> <span>{letter}. '),
                 *self.inline(option.text, path),
                 _raw("</span></label>"),
             ]
@@ -154,10 +157,10 @@ class QuizDirective(SphinxDirective):
         shown.append(
             _raw(f'<details class="quiz-answers"><summary>{html.escape(summary)}</summary><ul>')
         )
-        for option in question.options:
-            verdict = "Right" if option.right else "Wrong"
+        for letter, option in zip(LETTERS, question.options, strict=False):
+            verdict = "right" if option.right else "wrong"
             shown += [
-                _raw(f"<li><strong>{verdict}:</strong> "),
+                _raw(f"<li><strong>{letter} is {verdict}:</strong> "),
                 *self.inline(option.text, path),
                 _raw('<br><span class="quiz-feedback">'),
                 *self.inline(option.feedback, path),

@@ -78,7 +78,10 @@ FAULTS = {
     "empty": ("", "must be a list of questions"),
     "no options": ([GOOD, {"question": "And now?"}], "question 2: expected 'question' and"),
     "a key misspelt": (changed(hint="x"), "question 2: expected 'question' and 'options'"),
-    "two options": (changed(options=[RIGHT, WRONG]), "question 2: expected a list of at least 3"),
+    "two options": (
+        changed(options=[RIGHT, WRONG]),
+        "question 2: expected a list of 3 to 8 options",
+    ),
     "none is right": (
         changed(options=[WRONG, ALSO_WRONG, {**WRONG, "text": "four"}]),
         "question 2: 0 options are right, expected exactly one",

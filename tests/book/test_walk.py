@@ -24,7 +24,7 @@ def test_a_newcomer_finds_the_way(browser: Any, book_address: str) -> None:
         assert card.bounding_box()["y"] < 900
     topic = page.locator(".topic-table a", has_text="Domain adaptation by KL divergence")
     topic.click()
-    expect(page.locator("h1")).to_contain_text("Domain adaptation")
+    expect(page.locator(".bd-article h1")).to_contain_text("Domain adaptation")
 
     # The other framework, for every block of code on the page.
     page.get_by_role("button", name="TensorFlow").click()
@@ -50,7 +50,7 @@ def test_a_newcomer_finds_the_way(browser: Any, book_address: str) -> None:
     page.locator("a.right-next").click()
     expect(page).to_have_url(re.compile(r"kl_adaptation/torch\.html"))
     page.locator("a.right-next").click()
-    expect(page.locator("h1")).to_contain_text("TensorFlow")
+    expect(page.locator(".bd-article h1")).to_contain_text("TensorFlow")
     assert faults == []
     page.close()
 
