@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import demo_book
 import pytest
@@ -114,3 +115,21 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def topic_page(request: pytest.FixtureRequest, browser: Any, book_address: str) -> Iterator[Any]:
+    """The page that holds the interactive figure of a test module: its ``TOPIC``."""
+    context = browser.new_context(viewport={"width": 1100, "height": 900})
+    page = context.new_page()
+    page.goto(book_address + request.module.TOPIC)
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest, topic_page: Any) -> Any:
+    """The interactive figure of a test module, its ``FIGURE``, as new; the page is opened once."""
+    name = request.module.FIGURE
+    topic_page.locator(name).evaluate("old => old.replaceWith(document.createElement(old.tagName))")
+    return topic_page.locator(name)

@@ -118,7 +118,7 @@ def test_a_planted_fault_is_found(new_page: Callable[..., Any], demo_address: st
     page.add_style_tag(content=".highlight span { color: #eee !important; background: #fff; }")
     found = "\n".join(serious_findings(page, AXE))
     assert "label: <input>" in found
-    assert 'color-contrast: <span class=' in found
+    assert "color-contrast: <span class=" in found
 
 
 def test_no_page_is_wider_than_a_phone(new_page: Callable[..., Any], addresses: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,9 @@ from test_figure_data import figure_data, stored
 pytestmark = pytest.mark.browser
 
 TOPIC = "chapters/pseudo_labels/index.html"
+FIGURE = "confidence-threshold"
 NAMES = ["mixture", "logistic regression"]
 TYPED = [0.0, 0.3, 0.517, 0.85, 0.9, 0.97, 0.99, 0.999, 0.999999]
-
-
-@pytest.fixture
-def figure(browser: Any, book_address: str) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    page = context.new_page()
-    page.goto(book_address + TOPIC)
-    yield page.locator("confidence-threshold")
-    context.close()
 
 
 def counted(name: str, threshold: float) -> tuple[int, int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,9 @@ from test_figure_data import stored
 pytestmark = pytest.mark.browser
 
 TOPIC = "chapters/pseudo_labels/gmm/index.html"
+FIGURE = "em-steps"
 STEPS = 30
 CHOICES = [(full, clamp) for full in (True, False) for clamp in (False, True)]
-
-
-@pytest.fixture
-def figure(browser: Any, book_address: str) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    page = context.new_page()
-    page.goto(book_address + TOPIC)
-    yield page.locator("em-steps")
-    context.close()
 
 
 def choose(figure: Any, full: bool, clamp: bool) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 pytestmark = pytest.mark.browser
 
 TOPIC = "chapters/kl_adaptation/index.html"
+FIGURE = "gaussian-kl"
 
 
 def closed_form(mean_p: float, scale_p: float, mean_q: float, scale_q: float) -> float:
@@ -23,15 +24,6 @@ def closed_form(mean_p: float, scale_p: float, mean_q: float, scale_q: float) ->
     log_var_p += 2 * torch.log(torch.tensor(scale_p, dtype=torch.float64))
     log_var_q += 2 * torch.log(torch.tensor(scale_q, dtype=torch.float64))
     return float(gaussian_kl(mean_p, log_var_p, mean_q, log_var_q))
-
-
-@pytest.fixture
-def figure(browser: Any, book_address: str) -> Any:
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    page = context.new_page()
-    page.goto(book_address + TOPIC)
-    yield page.locator("gaussian-kl")
-    context.close()
 
 
 def shown(figure: Any) -> tuple[list[float], float, float]:

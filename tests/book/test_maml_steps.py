@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,9 @@ from test_figure_data import layers, stored
 pytestmark = pytest.mark.browser
 
 TOPIC = "chapters/maml/index.html"
+FIGURE = "maml-steps"
 NAMES = ["MAML", "pretrained"]
 GRID = np.linspace(-5, 5, 201)
-
-
-@pytest.fixture
-def figure(browser: Any, book_address: str) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    page = context.new_page()
-    page.goto(book_address + TOPIC)
-    yield page.locator("maml-steps")
-    context.close()
 
 
 def package_curves(name: str, task: dict[str, Any], steps: int, x: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from fewshot_course.experiments.standings import standings
 pytestmark = pytest.mark.browser
 
 TOPIC = "chapters/capstone/index.html"
+FIGURE = "shots-methods"
 PAIRS = [
     ("digits", "gmm-alone", "nearest-mean"),
     ("glyphs", "head", "maml"),
@@ -25,15 +25,6 @@ PAIRS = [
     ("tickets", "full", "probe"),
     ("reviews", "contrastive", "contrastive"),
 ]
-
-
-@pytest.fixture
-def figure(browser: Any, book_address: str) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    page = context.new_page()
-    page.goto(book_address + TOPIC)
-    yield page.locator("shots-methods")
-    context.close()
 
 
 def scores(board: str, method: str) -> dict[int, dict[int, float]]:
