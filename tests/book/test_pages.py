@@ -73,8 +73,7 @@ def test_colab_links_are_made_from_the_repository_address(demo_html: Path) -> No
 
 def test_a_placeholder_makes_no_dead_colab_link(book_html: Path) -> None:
     for path in html_checks.pages(book_html):
-        for link in html_checks.parsed(path).find_all("a", href=True):
-            assert "/OWNER/" not in link["href"], path
+        assert not re.search(r'href="[^"]*/OWNER/', path.read_text(encoding="utf-8")), path
 
 
 def test_a_notebook_page_leads_to_its_topic_and_its_twin(demo_html: Path) -> None:
