@@ -526,7 +526,7 @@ class GANPseudoLabeler(GenerativeLabeler):
             shapes = discriminator.noise_shapes(n)
             return [normal(streams.noise, shape, device, self.dtype) for shape in shapes]
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def update(i: tf.Tensor, j: tf.Tensor, z: tf.Tensor, noises: list[tf.Tensor]) -> Any:
             with tf.GradientTape() as tape_g:
                 made = generator(z, ones, training=True)

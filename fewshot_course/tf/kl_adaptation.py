@@ -224,7 +224,7 @@ class Adapter(CourseClassifier):
             noise = normal(streams.noise, (len(index), self.latent_dim), device, self.dtype)
             return index, noise
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def update(drawn: dict[str, tuple[tf.Tensor, tf.Tensor]], ramp: tf.Tensor) -> Any:
             (i, noise_s), (j, noise_t) = drawn["source"], drawn["target"]
             with tf.GradientTape() as tape:

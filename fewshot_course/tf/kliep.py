@@ -392,7 +392,7 @@ class KLIEP(CourseClassifier):
         parameters = network.trainable_variables
         optimizer = optim.adam(parameters, lr=self.lr)
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def update(drawn: dict[str, tf.Tensor]) -> Any:
             i = drawn["source"]
             with tf.GradientTape() as tape:

@@ -205,7 +205,7 @@ class SelfTraining(CourseClassifier):
         parameters = network.trainable_variables
         optimizer = optim.adam(parameters, lr=self.lr)
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def update(i: tf.Tensor, j: tf.Tensor | None, alpha: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
                 logits = network(tf.gather(xl, i), training=True)

@@ -437,7 +437,7 @@ class VAEPseudoLabeler(GenerativeLabeler):
         parameters = vae.trainable_variables
         optimizer = optim.adam(parameters, lr=self.lr)
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def update(i: tf.Tensor, noise: tf.Tensor, weight: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
                 x = tf.gather(xs, i)
@@ -482,7 +482,7 @@ class VAEPseudoLabeler(GenerativeLabeler):
         optimizer = optim.adam(parameters, lr=self.lr)
         share = float(known.mean())
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def update(drawn: dict[str, tuple[tf.Tensor, ...]], weight: tf.Tensor) -> Any:
             i, for_codes, *for_vae = drawn["labelled"]
             with tf.GradientTape() as tape:
