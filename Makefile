@@ -108,9 +108,10 @@ nbval: $(STAMPS)/all
 	@test -n "$(NOTEBOOKS)" || { echo "no notebook found under chapters/ and book/" >&2; exit 1; }
 	PYTHONPATH=tests/notebooks $(PY) -m pytest -p nbval_tolerance --nbval --nbval-current-env --nbval-cell-timeout=300 -n $(JOBS) --dist loadfile $(NOTEBOOKS)
 
-# The first test that needs the book builds it strictly, the others share it.
+# The first test that needs the book builds it strictly, the others share it. Tests are dealt out one
+# by one: the few that look at all pages take a minute each, and stand side by side.
 check-book: $(STAMPS)/all
-	$(PY) -m pytest tests/book -n $(JOBS) --dist load
+	$(PY) -m pytest tests/book -n $(JOBS) --dist load --maxschedchunk 1
 
 # In Colab's own Python, where numpy, torch and tensorflow are and must stay: no .venv, no stamps.
 check-colab:

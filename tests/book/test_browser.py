@@ -20,9 +20,9 @@ AXE = {
 # of formulas (hidden from screen readers, which read the MathML beside them) axe takes minutes.
 SHORTEN = """() => {
   const cut = (entries, kept) => [...entries].slice(kept).forEach((entry) => entry.remove());
-  cut(document.querySelectorAll("dl.py, .genindextable li"), 20);
-  document.querySelectorAll("tbody").forEach((body) => cut(body.children, 8));
-  cut(document.querySelectorAll("mjx-math"), 20);
+  cut(document.querySelectorAll("dl.py, .genindextable li"), 8);
+  document.querySelectorAll("tbody").forEach((body) => cut(body.children, 4));
+  cut(document.querySelectorAll("mjx-math"), 5);
   const seen = {};
   document.querySelectorAll(".highlight span[class]").forEach((word) => {
     seen[word.className] = (seen[word.className] ?? 0) + 1;
