@@ -144,7 +144,8 @@ class QuizDirective(SphinxDirective):
             *self.inline(question.text, path),
             _raw("</legend>"),
         ]
-        for position, (letter, option) in enumerate(zip(LETTERS, question.options, strict=False)):
+        lettered = list(zip(LETTERS, question.options, strict=False))
+        for position, (letter, option) in enumerate(lettered):
             right = ' data-right="true"' if option.right else ""
             start = '<label class="quiz-option"><input type="radio"'
             shown += [
@@ -157,7 +158,7 @@ class QuizDirective(SphinxDirective):
         shown.append(
             _raw(f'<details class="quiz-answers"><summary>{html.escape(summary)}</summary><ul>')
         )
-        for letter, option in zip(LETTERS, question.options, strict=False):
+        for letter, option in lettered:
             verdict = "right" if option.right else "wrong"
             shown += [
                 _raw(f"<li><strong>{letter} is {verdict}:</strong> "),

@@ -53,31 +53,22 @@ def built_once(folder: Path, name: str, source: Callable[[], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built_books(shared: Path) -> dict[str, Path]:
-    """Both books; of two test processes one begins with each, so that none waits for long."""
+def book_html(shared: Path) -> Path:
+    """The course's own book."""
+    return built_once(shared, "book", lambda: ROOT)
 
-    def demo_source() -> Path:
+
+@pytest.fixture(scope="session")
+def demo_html(shared: Path) -> Path:
+    """A small book made by the same means, with one topic of each kind."""
+
+    def source() -> Path:
         root = shared / "demo_source"
         root.mkdir(exist_ok=True)
         demo_book.write(root, ROOT)
         return root
 
-    sources: dict[str, Callable[[], Path]] = {"book": lambda: ROOT, "demo": demo_source}
-    odd = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[-1] in "13579"
-    order = sorted(sources, reverse=odd)
-    return {name: built_once(shared, name, sources[name]) for name in order}
-
-
-@pytest.fixture(scope="session")
-def book_html(built_books: dict[str, Path]) -> Path:
-    """The course's own book."""
-    return built_books["book"]
-
-
-@pytest.fixture(scope="session")
-def demo_html(built_books: dict[str, Path]) -> Path:
-    """A small book made by the same means, with one topic of each kind."""
-    return built_books["demo"]
+    return built_once(shared, "demo", source)
 
 
 @pytest.fixture(scope="session")

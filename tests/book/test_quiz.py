@@ -82,6 +82,10 @@ FAULTS = {
         changed(options=[RIGHT, WRONG]),
         "question 2: expected a list of 3 to 8 options",
     ),
+    "nine options": (
+        changed(options=[RIGHT, *({**WRONG, "text": f"{n}"} for n in range(2, 10))]),
+        "question 2: expected a list of 3 to 8 options",
+    ),
     "none is right": (
         changed(options=[WRONG, ALSO_WRONG, {**WRONG, "text": "four"}]),
         "question 2: 0 options are right, expected exactly one",
@@ -144,6 +148,8 @@ def test_the_page_holds_questions_options_and_answers(book_html: Path, topic: st
         assert box.legend.get_text(strip=True)
         radios = box.select("label > input[type=radio]")
         assert len({radio["name"] for radio in radios}) == 1
+        names = [radio.parent.get_text(strip=True)[:2] for radio in radios]
+        assert names == ["A.", "B.", "C.", "D.", "E."][: len(radios)]
         assert [radio.has_attr("data-right") for radio in radios] == [
             option.right for option in question.options
         ]

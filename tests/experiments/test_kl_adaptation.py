@@ -17,7 +17,7 @@ from fewshot_course.experiments.runner import run_cell, run_cells
 KL = EXPERIMENTS["kl-adaptation"]
 SMALL = {"n_source": 200, "n_test": 100, "steps": 20, "batch_size": 32}
 METHODS = ("source-only", "kl")
-KILLS = int(os.environ.get("FEWSHOT_COURSE_KILLS", "1"))
+KILLS = int(os.environ.get("FEWSHOT_COURSE_KILLS", "2"))
 
 
 def small_cells(framework, seeds=2, **changes):

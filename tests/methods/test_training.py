@@ -15,7 +15,7 @@ from fewshot_course._schedules import ReduceLROnPlateau
 from fewshot_course._streams import STREAM_NAMES, Streams
 from fewshot_course.checkpoints import CheckpointError, load_checkpoint
 
-KILLS = 3
+KILLS = 5
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(24, 3)), np.arange(24) % 2
 
@@ -169,7 +169,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(framework, often, tmp
     np.testing.assert_array_equal(same["head.weight"], weights["head.weight"])
 
 
-def test_a_training_killed_three_times_ends_with_the_same_weights(framework, tmp_path):
+def test_a_training_killed_five_times_ends_with_the_same_weights(framework, tmp_path):
     script = Path(killed_training.__file__)
     done = subprocess.run(
         [sys.executable, script, framework.name, tmp_path, str(KILLS), "0"],

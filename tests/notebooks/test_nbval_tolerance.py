@@ -227,7 +227,8 @@ def test_plain_nbval_would_not_notice(tmp_path):
 
 def test_without_the_plugin_tolerances_do_nothing(tmp_path):
     page = write(tmp_path / "page.ipynb", printed("loss 0.50", "print('loss 0.505')", ["tol-loss"]))
-    assert nbval(page, plugin=False)[0] == 1  # with it: the sound notebook above
+    assert nbval(page, plugin=True)[0] == 0
+    assert nbval(page, plugin=False)[0] == 1
 
 
 def test_the_make_target_loads_the_plugin(tmp_path):
