@@ -21,7 +21,7 @@ from fewshot_course._checks import check_number
 from fewshot_course._meta import MetaEstimator, Predictor, as_targets, reptile_batches
 from fewshot_course._streams import Streams
 from fewshot_course.data.episodes import Episodes
-from fewshot_course.tf import meta_networks, networks, optim
+from fewshot_course.tf import fast_weights, meta_networks, networks, optim
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor, train
 
 __all__ = ["ANIL", "FOMAML", "MAML", "Reptile", "adapt", "inner_update", "meta_loss"]
@@ -146,19 +146,35 @@ class MetaLearner(MetaEstimator):
         optimizer = self._optimizer(theta.values())
 
         @tf.function(autograph=False)
-        def update(gradients: list[tf.Tensor]) -> None:
+        def apply(gradients: list[tf.Tensor]) -> None:
             if self.clip is not None:
                 gradients = optim.clip_gradients(gradients, self.clip)
             optimizer.apply(gradients)
+
+        def update(*tensors: tf.Tensor) -> tf.Tensor:
+            loss, gradients = self._meta_gradient(theta, tensors, streams)
+            apply(gradients)
+            return loss
+
+        graphs: dict[Any, Callable[..., tf.Tensor]] = {}
+
+        def run(*tensors: tf.Tensor) -> tf.Tensor:
+            if not self._is_one_graph():
+                return update(*tensors)
+            # One call of one graph, without tf.function's search for the right one: a small step
+            # takes no longer than that.
+            kind = tuple((t.shape, t.dtype) for t in tensors)
+            if kind not in graphs:
+                compiled = tf.function(update, autograph=False)
+                graphs[kind] = compiled.get_concrete_function(*tensors)
+            return graphs[kind](*tensors)
 
         def step(number: int) -> Mapping[str, tf.Tensor]:
             if self.lr_schedule == "linear":
                 factor = optim.warmup_linear(number, self.iterations, 0.0)
                 optim.set_learning_rate(optimizer, self.lr * factor)
             episodes = sampler.sample(streams.batches, self.n_tasks)
-            loss, gradients = self._meta_gradient(theta, self._tensors(episodes), streams)
-            update(gradients)
-            return {"loss": loss}
+            return {"loss": run(*self._tensors(episodes))}
 
         return train(
             step,
@@ -182,6 +198,10 @@ class MetaLearner(MetaEstimator):
         self, theta: Parameters, episode: tuple[tf.Tensor, ...], streams: Streams
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         raise NotImplementedError  # what tells the methods apart
+
+    def _is_one_graph(self) -> bool:
+        """Tell whether a whole update may be compiled: convolutions run task by task."""
+        return not _is_convolutional(self.network_)
 
     def _tensors(self, episodes: Episodes) -> tuple[tf.Tensor, ...]:
         arrays = []
@@ -371,14 +391,28 @@ class MAML(MetaLearner):
     def _meta_gradient(
         self, theta: Parameters, episode: tuple[tf.Tensor, ...], streams: Streams
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        share = self._shares_weights(episode[0].shape[1])
+
         def run(*tasks: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
             n_tasks = tasks[0].shape[0]
             with tf.GradientTape() as tape:
-                loss = self._task_loss(meta_networks.expand(theta, n_tasks), *tasks) / n_tasks
+                if share:
+                    Xs, ys, Xq, yq = tasks
+                    outputs = fast_weights.outputs_after_step(
+                        theta, Xs, lambda o: self._loss(o, ys), Xq, self.inner_lr, self._first_order
+                    )
+                    loss = self._loss(outputs, yq) / n_tasks
+                else:
+                    loss = self._task_loss(meta_networks.expand(theta, n_tasks), *tasks) / n_tasks
             return loss, tape.gradient(loss, list(theta.values()))
 
         parts = self._in_chunks("meta", run, episode)
         return _mean(parts)
+
+    def _shares_weights(self, n_support: int) -> bool:
+        """Tell whether the tasks can do without weights of their own; see ``fast_weights``."""
+        whole_mlp = type(self.network_) is networks.MLP and self._adapted_names() is None
+        return whole_mlp and fast_weights.saves_work(self.hidden, n_support, self.inner_steps)
 
     def _task_loss(
         self, weights: Parameters, Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, yq: tf.Tensor
@@ -513,6 +547,9 @@ class Reptile(MetaLearner):
         self.channels = channels
         self.dtype = dtype
         self.random_state = random_state
+
+    def _is_one_graph(self) -> bool:
+        return False  # it draws batches with NumPy, which a graph would draw only once
 
     def _optimizer(self, parameters: Any) -> optim.Optimizer:
         return optim.sgd(parameters, lr=self.lr)

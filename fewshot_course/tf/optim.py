@@ -25,6 +25,14 @@ __all__ = [
 ]
 
 
+BUCKET = 65_536
+"""Elements up to which parameters are updated together, as one vector.
+
+Each operation of a graph costs time when it is built and when it runs; what a vector of this size
+needs besides stays in a processor's cache.
+"""
+
+
 class Optimizer:
     """What :func:`sgd`, :func:`adam` and :func:`adamw` return.
 
@@ -32,37 +40,82 @@ class Optimizer:
         parameters: the variables that are trained.
         lr: the learning rate, a float64 variable.
         steps: number of updates so far, an int64 variable.
-        slots: the running averages, by name and in the order of ``parameters``.
+        buckets: which parameters are updated together, as indices into ``parameters``.
+        slots: the running averages, by name; one flat variable for each bucket.
     """
 
     def __init__(self, parameters: Iterable[tf.Variable], lr: float, slots: Sequence[str]) -> None:
         self.parameters = list(parameters)
         self.lr = tf.Variable(lr, dtype=tf.float64, trainable=False, name="lr")
         self.steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps")
-        self.slots = {
-            slot: [
-                tf.Variable(tf.zeros(p.shape, p.dtype), trainable=False) for p in self.parameters
-            ]
-            for slot in slots
-        }
+        self.buckets = _buckets(self.parameters)
+        self.slots = {slot: [self._zeros(bucket) for bucket in self.buckets] for slot in slots}
 
-    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Update every parameter with its gradient; works inside ``tf.function``."""
+    def _zeros(self, bucket: Sequence[int]) -> tf.Variable:
+        size = sum(self.parameters[index].shape.num_elements() for index in bucket)
+        return tf.Variable(tf.zeros(size, self.parameters[bucket[0]].dtype), trainable=False)
+
+    def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
+        """Update every parameter that has a gradient; works inside ``tf.function``."""
         self.steps.assign_add(1)
-        factors: dict[tf.DType, tuple[tf.Tensor, ...]] = {}  # once for all parameters
-        for index, gradient in enumerate(gradients):
-            if gradient is not None:
-                gradient = tf.convert_to_tensor(gradient)
-                if gradient.dtype not in factors:
-                    factors[gradient.dtype] = self._factors(gradient.dtype)
-                self._update(index, gradient, *factors[gradient.dtype])
+        factors: dict[tf.DType, tuple[tf.Tensor, ...]] = {}  # once for all buckets
+        for number, bucket in enumerate(self.buckets):
+            # What has no gradient stays as it is; its part of the vector only fills the place.
+            found = [index for index in bucket if gradients[index] is not None]
+            if not found:
+                continue
+            dtype = self.parameters[found[0]].dtype
+            if dtype not in factors:
+                factors[dtype] = self._factors(dtype)
+            gradient = _flat(
+                tf.zeros_like(self.parameters[i]) if gradients[i] is None else gradients[i]
+                for i in bucket
+            )
+            change = self._change(number, gradient, found, *factors[dtype])
+            shapes = [self.parameters[index].shape for index in bucket]
+            for index, part in zip(bucket, _parts(change, shapes), strict=True):
+                if index in found:
+                    self.parameters[index].assign_sub(part)
 
     def _factors(self, dtype: tf.DType) -> tuple[tf.Tensor, ...]:
         """Return the scalars of this step, computed in float64 and rounded once."""
         return (tf.cast(self.lr, dtype),)
 
-    def _update(self, index: int, gradient: tf.Tensor, *factors: tf.Tensor) -> None:
+    def _change(
+        self, number: int, gradient: tf.Tensor, found: list[int], *factors: tf.Tensor
+    ) -> tf.Tensor:
+        """Return what the parameters of bucket ``number`` lose; both vectors are flat."""
         raise NotImplementedError  # each rule below fills this in
+
+
+def _buckets(parameters: Sequence[tf.Variable]) -> list[list[int]]:
+    """Put small parameters of one dtype together; a large one stays alone."""
+    buckets: list[list[int]] = []
+    open_ones: dict[tf.DType, tuple[list[int], int]] = {}
+    for index, parameter in enumerate(parameters):
+        size = parameter.shape.num_elements()
+        bucket, filled = open_ones.get(parameter.dtype, ([], BUCKET))
+        if size > BUCKET:
+            buckets.append([index])
+            continue
+        if filled + size > BUCKET:
+            bucket, filled = [], 0
+            buckets.append(bucket)
+        bucket.append(index)
+        open_ones[parameter.dtype] = (bucket, filled + size)
+    return buckets
+
+
+def _flat(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
+    vectors = [tf.reshape(tensor, [-1]) for tensor in tensors]
+    return vectors[0] if len(vectors) == 1 else tf.concat(vectors, 0)
+
+
+def _parts(vector: tf.Tensor, shapes: Sequence[tf.TensorShape]) -> list[tf.Tensor]:
+    if len(shapes) == 1:
+        return [tf.reshape(vector, shapes[0])]
+    parts = tf.split(vector, [shape.num_elements() for shape in shapes])
+    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class _SGD(Optimizer):
@@ -76,16 +129,19 @@ class _SGD(Optimizer):
         super().__init__(parameters, lr, ["momentum_buffer"] if momentum else [])
         self.momentum, self.weight_decay = momentum, weight_decay
 
-    def _update(self, index: int, gradient: tf.Tensor, *factors: tf.Tensor) -> None:
-        parameter, dtype = self.parameters[index], gradient.dtype
+    def _change(
+        self, number: int, gradient: tf.Tensor, found: list[int], *factors: tf.Tensor
+    ) -> tf.Tensor:
         (lr,) = factors
+        dtype = gradient.dtype
         if self.weight_decay:
-            gradient += tf.constant(self.weight_decay, dtype) * parameter
+            values = _flat(self.parameters[index] for index in self.buckets[number])
+            gradient += tf.constant(self.weight_decay, dtype) * values
         if self.momentum:
-            buffer = self.slots["momentum_buffer"][index]
+            buffer = self.slots["momentum_buffer"][number]
             buffer.assign(tf.constant(self.momentum, dtype) * buffer + gradient)
             gradient = buffer.value()
-        parameter.assign_sub(lr * gradient)
+        return lr * gradient
 
 
 class _Adam(Optimizer):
@@ -108,15 +164,18 @@ class _Adam(Optimizer):
         kept = 1 - self.lr * self.weight_decay
         return tuple(tf.cast(f, dtype) for f in (1 - beta1, beta2, 1 - beta2, size, root, kept))
 
-    def _update(self, index: int, gradient: tf.Tensor, *factors: tf.Tensor) -> None:
-        parameter, eps = self.parameters[index], tf.constant(self.eps, gradient.dtype)
-        mean, square = self.slots["exp_avg"][index], self.slots["exp_avg_sq"][index]
+    def _change(
+        self, number: int, gradient: tf.Tensor, found: list[int], *factors: tf.Tensor
+    ) -> tf.Tensor:
+        eps = tf.constant(self.eps, gradient.dtype)
+        mean, square = self.slots["exp_avg"][number], self.slots["exp_avg_sq"][number]
         rest1, beta2, rest2, size, root, kept = factors
         mean.assign_add((gradient - mean) * rest1)
         square.assign(square * beta2 + tf.square(gradient) * rest2)
-        if self.weight_decay and len(parameter.shape) > 1:
-            parameter.assign(parameter * kept)
-        parameter.assign_sub(size * mean / (tf.sqrt(square) / root + eps))
+        for parameter in (self.parameters[index] for index in found):
+            if self.weight_decay and len(parameter.shape) > 1:
+                parameter.assign(parameter * kept)
+        return size * mean / (tf.sqrt(square) / root + eps)
 
 
 def sgd(

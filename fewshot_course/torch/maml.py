@@ -22,7 +22,7 @@ from fewshot_course._checks import check_number
 from fewshot_course._meta import MetaEstimator, Predictor, as_targets, reptile_batches
 from fewshot_course._streams import Streams
 from fewshot_course.data.episodes import Episodes
-from fewshot_course.torch import meta_networks, networks, optim
+from fewshot_course.torch import fast_weights, meta_networks, networks, optim
 from fewshot_course.torch._training import resolve_device, to_array, to_tensor, train
 
 __all__ = ["ANIL", "FOMAML", "MAML", "Reptile", "adapt", "inner_update", "meta_loss"]
@@ -191,7 +191,7 @@ class MetaLearner(MetaEstimator):
     def _loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean over a task's examples, summed over the tasks."""
         if self.task == "regression":
-            return (outputs - y).square().mean((1, 2)).sum()
+            return F.mse_loss(outputs, y, reduction="sum") / y[0].numel()
         summed = F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="sum")
         return summed / y.shape[1]
 
@@ -339,17 +339,28 @@ class MAML(MetaLearner):
         self, theta: Parameters, episode: tuple[Tensor, ...], streams: Streams
     ) -> tuple[Tensor, list[Tensor]]:
         Xs, ys, Xq, yq = episode
-        loss = meta_loss(
-            lambda weights: self._loss(meta_networks.apply(self.network_, weights, Xs), ys),
-            lambda weights: self._loss(self._query(weights, Xs, Xq), yq),
-            meta_networks.expand(theta, len(Xs)),
-            self.inner_lr,
-            self.inner_steps,
-            self._first_order,
-            self._adapted_names(),
-        )
+        if self._shares_weights(Xs.shape[1]):
+            outputs = fast_weights.outputs_after_step(
+                theta, Xs, lambda o: self._loss(o, ys), Xq, self.inner_lr, self._first_order
+            )
+            loss = self._loss(outputs, yq)
+        else:
+            loss = meta_loss(
+                lambda weights: self._loss(meta_networks.apply(self.network_, weights, Xs), ys),
+                lambda weights: self._loss(self._query(weights, Xs, Xq), yq),
+                meta_networks.expand(theta, len(Xs)),
+                self.inner_lr,
+                self.inner_steps,
+                self._first_order,
+                self._adapted_names(),
+            )
         loss = loss / len(Xs)
         return loss, list(torch.autograd.grad(loss, list(theta.values())))
+
+    def _shares_weights(self, n_support: int) -> bool:
+        """Tell whether the tasks can do without weights of their own; see ``fast_weights``."""
+        whole_mlp = type(self.network_) is networks.MLP and self._adapted_names() is None
+        return whole_mlp and fast_weights.saves_work(self.hidden, n_support, self.inner_steps)
 
 
 class FOMAML(MAML):

@@ -58,7 +58,8 @@ def adam(
         eps: ε.
     """
     check_optimizer(lr=lr, betas=betas, eps=eps)
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps)
+    # All parameters at once (foreach) is the same to the last bit, and less work a parameter.
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, foreach=True)
 
 
 def adamw(
@@ -89,8 +90,9 @@ def adamw(
     # of a small BERT, but rounds float32 more coarsely: only where there are many weights.
     fused = sum(p.numel() for p in every) >= FUSED_FROM and every[0].device.type in FUSED_ON
     return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps, fused=fused
-    )
+        [g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps, fused=fused,
+        foreach=not fused,
+    )  # fmt: skip
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

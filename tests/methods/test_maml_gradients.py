@@ -112,6 +112,12 @@ CASES = {
         lambda: SinusoidSampler(4, 3).sample(0, 3),
         {"task": "regression", "network": "mlp", "hidden": (5,)},
     ),
+    # One step and few examples: the tasks share their weights (module fast_weights).
+    "mlp, one step": (vectors, {"network": "mlp", "hidden": (5, 4), "inner_steps": 1}),
+    "sinusoid, one step": (
+        lambda: SinusoidSampler(4, 3).sample(0, 3),
+        {"task": "regression", "network": "mlp", "hidden": (5,), "inner_steps": 1},
+    ),
     "conv4": (characters, CONV4),
     "conv4, transductive": (
         characters, CONV4 | {"statistics": "transductive"},
@@ -162,6 +168,19 @@ def test_finite_differences(framework, case, method):
         assert ours == pytest.approx(slope, rel=1e-6, abs=1e-8)
 
 
+def test_only_one_step_on_few_examples_shares_the_weights(framework):
+    for case, method, n_support, shared in (
+        ("mlp, one step", "MAML", 5, True),
+        ("mlp, one step", "FOMAML", 5, True),
+        ("mlp, one step", "MAML", 6, False),  # more examples than units
+        ("mlp, one step", "ANIL", 5, False),
+        ("mlp", "MAML", 4, False),
+        ("own module, LayerNorm", "MAML", 1, False),
+    ):
+        learner, _, _ = learner_of(framework, case, method)
+        assert learner._shares_weights(n_support) is shared, (case, method, n_support)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_many_tasks_at_once_are_one_task_after_the_other(framework, case):
     learner, episodes, _ = learner_of(framework, case)
@@ -175,7 +194,9 @@ def test_many_tasks_at_once_are_one_task_after_the_other(framework, case):
         np.testing.assert_allclose(gradient, mean, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", ["mlp", "sinusoid", "conv4"])
+@pytest.mark.parametrize(
+    "case", ["mlp", "mlp, one step", "sinusoid", "sinusoid, one step", "conv4"]
+)
 def test_plain_modules_and_the_task_axis_agree(framework, case):
     """The named network, handed in as the user's own module, takes the general path."""
     learner, episodes, arrays = learner_of(framework, case)
@@ -195,7 +216,7 @@ def test_plain_modules_and_the_task_axis_agree(framework, case):
         np.testing.assert_allclose(slow[name], fast[name], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", ["mlp", "conv4"])
+@pytest.mark.parametrize("case", ["mlp", "mlp, one step", "conv4"])
 def test_first_order_differs_and_is_the_gradient_where_the_task_ended(framework, case):
     learner, episodes, arrays = learner_of(framework, case, "FOMAML")
     _, first = of_learner(learner, episodes)
@@ -220,7 +241,7 @@ def _mark_fitted(learner):
     return True
 
 
-@pytest.mark.parametrize("case", ["mlp", "conv4"])
+@pytest.mark.parametrize("case", ["mlp", "mlp, one step", "conv4"])
 def test_inner_rate_zero_is_joint_training(framework, case):
     still, episodes, _ = learner_of(framework, case, inner_lr=0.0)
     joint, _, _ = learner_of(framework, case, inner_steps=0)
@@ -231,7 +252,7 @@ def test_inner_rate_zero_is_joint_training(framework, case):
         np.testing.assert_allclose(gradient[name], joint_gradient[name], rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("case", ["mlp", "conv4", "conv4, transductive"])
+@pytest.mark.parametrize("case", ["mlp", "mlp, one step", "conv4", "conv4, transductive"])
 def test_anil_is_maml_with_body_rate_zero(framework, case):
     anil, episodes, _ = learner_of(framework, case, "ANIL")
     maml, _, _ = learner_of(framework, case)
