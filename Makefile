@@ -96,8 +96,10 @@ lint: $(STAMPS)/all
 	$(PY) -m codespell_lib .
 	$(PY) -m mypy
 
+# Files are dealt out by name: by the number of their tests, as is the default, the slowest with few
+# tests would come last and keep one process waiting.
 unit: $(STAMPS)/all
-	$(PY) -m pytest tests --ignore=tests/book -n $(JOBS) --dist loadfile
+	$(PY) -m pytest tests --ignore=tests/book -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check-notebooks: pairs nbval
 
@@ -108,10 +110,10 @@ nbval: $(STAMPS)/all
 	@test -n "$(NOTEBOOKS)" || { echo "no notebook found under chapters/ and book/" >&2; exit 1; }
 	PYTHONPATH=tests/notebooks $(PY) -m pytest -p nbval_tolerance --nbval --nbval-current-env --nbval-cell-timeout=300 -n $(JOBS) --dist loadfile $(NOTEBOOKS)
 
-# The first test that needs the book builds it strictly, the others share it. Tests are dealt out one
-# by one: the few that look at all pages take a minute each, and stand side by side.
-check-book: $(STAMPS)/all
-	$(PY) -m pytest tests/book -n $(JOBS) --dist load --maxschedchunk 1
+# The book is the one that `make book` builds, strictly. Tests are dealt out one by one: the few that
+# look at all pages take a minute each, and stand side by side.
+check-book: $(STAMPS)/all $(INDEX)
+	FEWSHOT_COURSE_BOOK=_build/html $(PY) -m pytest tests/book -n $(JOBS) --dist load --maxschedchunk 1
 
 # In Colab's own Python, where numpy, torch and tensorflow are and must stay: no .venv, no stamps.
 check-colab:
