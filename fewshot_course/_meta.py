@@ -360,6 +360,17 @@ def check_episodes(episodes: Any, task: str) -> None:
             raise ValueError(f"every support set must have the labels 0 to {ways - 1}.")
 
 
+def one_step_saves_work(hidden: tuple[int, ...], n_support: int, inner_steps: int) -> bool:
+    """Tell whether ``fast_weights`` applies, and is less work than weights for each task.
+
+    Args:
+        hidden: widths of the MLP's hidden layers.
+        n_support: examples in a support set.
+        inner_steps: inner updates.
+    """
+    return inner_steps == 1 and n_support <= max(hidden, default=0)
+
+
 def reptile_batches(
     rng: np.random.Generator, n_tasks: int, n: int, batch_size: int, steps: int
 ) -> np.ndarray:

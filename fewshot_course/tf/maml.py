@@ -18,7 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 from fewshot_course._checks import check_number
-from fewshot_course._meta import MetaEstimator, Predictor, as_targets, reptile_batches
+from fewshot_course._meta import (
+    MetaEstimator,
+    Predictor,
+    as_targets,
+    one_step_saves_work,
+    reptile_batches,
+)
 from fewshot_course._streams import Streams
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.tf import fast_weights, meta_networks, networks, optim
@@ -391,13 +397,11 @@ class MAML(MetaLearner):
     def _meta_gradient(
         self, theta: Parameters, episode: tuple[tf.Tensor, ...], streams: Streams
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        share = self._shares_weights(episode[0].shape[1])
-
         def run(*tasks: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            n_tasks = tasks[0].shape[0]
+            Xs, ys, Xq, yq = tasks
+            n_tasks = Xs.shape[0]
             with tf.GradientTape() as tape:
-                if share:
-                    Xs, ys, Xq, yq = tasks
+                if self._shares_weights(Xs.shape[1]):
                     outputs = fast_weights.outputs_after_step(
                         theta, Xs, lambda o: self._loss(o, ys), Xq, self.inner_lr, self._first_order
                     )
@@ -412,7 +416,7 @@ class MAML(MetaLearner):
     def _shares_weights(self, n_support: int) -> bool:
         """Tell whether the tasks can do without weights of their own; see ``fast_weights``."""
         whole_mlp = type(self.network_) is networks.MLP and self._adapted_names() is None
-        return whole_mlp and fast_weights.saves_work(self.hidden, n_support, self.inner_steps)
+        return whole_mlp and one_step_saves_work(self.hidden, n_support, self.inner_steps)
 
     def _task_loss(
         self, weights: Parameters, Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, yq: tf.Tensor

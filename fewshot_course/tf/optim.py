@@ -56,11 +56,16 @@ class Optimizer:
         return tf.Variable(tf.zeros(size, self.parameters[bucket[0]].dtype), trainable=False)
 
     def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
-        """Update every parameter that has a gradient; works inside ``tf.function``."""
+        """Update every parameter that has a gradient; works inside ``tf.function``.
+
+        Args:
+            gradients: one for each of ``parameters``, in their order.  A parameter has one in
+                every update, or ``None`` in all of them; then it is left as it is.
+        """
         self.steps.assign_add(1)
         factors: dict[tf.DType, tuple[tf.Tensor, ...]] = {}  # once for all buckets
         for number, bucket in enumerate(self.buckets):
-            # What has no gradient stays as it is; its part of the vector only fills the place.
+            # What has no gradient only fills its place in the vector.
             found = [index for index in bucket if gradients[index] is not None]
             if not found:
                 continue
@@ -91,18 +96,18 @@ class Optimizer:
 def _buckets(parameters: Sequence[tf.Variable]) -> list[list[int]]:
     """Put small parameters of one dtype together; a large one stays alone."""
     buckets: list[list[int]] = []
-    open_ones: dict[tf.DType, tuple[list[int], int]] = {}
+    sizes: list[int] = []
+    open_at: dict[tf.DType, int] = {}  # the bucket of a dtype that takes further parameters
     for index, parameter in enumerate(parameters):
-        size = parameter.shape.num_elements()
-        bucket, filled = open_ones.get(parameter.dtype, ([], BUCKET))
-        if size > BUCKET:
-            buckets.append([index])
+        size, number = parameter.shape.num_elements(), open_at.get(parameter.dtype)
+        if number is not None and sizes[number] + size <= BUCKET:
+            buckets[number].append(index)
+            sizes[number] += size
             continue
-        if filled + size > BUCKET:
-            bucket, filled = [], 0
-            buckets.append(bucket)
-        bucket.append(index)
-        open_ones[parameter.dtype] = (bucket, filled + size)
+        if size <= BUCKET:
+            open_at[parameter.dtype] = len(buckets)
+        buckets.append([index])
+        sizes.append(size)
     return buckets
 
 

@@ -19,18 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["outputs_after_step", "saves_work"]
-
-
-def saves_work(hidden: tuple[int, ...], n_support: int, inner_steps: int) -> bool:
-    """Tell whether :func:`outputs_after_step` applies, and is less work than copies of the weights.
-
-    Args:
-        hidden: widths of the hidden layers.
-        n_support: examples in a support set.
-        inner_steps: inner updates.
-    """
-    return inner_steps == 1 and n_support <= max(hidden, default=0)
+__all__ = ["outputs_after_step"]
 
 
 def outputs_after_step(

@@ -19,7 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot_course._checks import check_number
-from fewshot_course._meta import MetaEstimator, Predictor, as_targets, reptile_batches
+from fewshot_course._meta import (
+    MetaEstimator,
+    Predictor,
+    as_targets,
+    one_step_saves_work,
+    reptile_batches,
+)
 from fewshot_course._streams import Streams
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.torch import fast_weights, meta_networks, networks, optim
@@ -360,7 +366,7 @@ class MAML(MetaLearner):
     def _shares_weights(self, n_support: int) -> bool:
         """Tell whether the tasks can do without weights of their own; see ``fast_weights``."""
         whole_mlp = type(self.network_) is networks.MLP and self._adapted_names() is None
-        return whole_mlp and fast_weights.saves_work(self.hidden, n_support, self.inner_steps)
+        return whole_mlp and one_step_saves_work(self.hidden, n_support, self.inner_steps)
 
 
 class FOMAML(MAML):

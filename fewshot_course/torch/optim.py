@@ -89,10 +89,8 @@ def adamw(
     # Torch's fused kernel goes over the weights once instead of a dozen times, a third of a step
     # of a small BERT, but rounds float32 more coarsely: only where there are many weights.
     fused = sum(p.numel() for p in every) >= FUSED_FROM and every[0].device.type in FUSED_ON
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps, fused=fused,
-        foreach=not fused,
-    )  # fmt: skip
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused, foreach=not fused)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

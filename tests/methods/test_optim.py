@@ -105,6 +105,63 @@ def test_equals_torch_optim(framework, case, change):
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("size", [0, 1, 5, 7])
+def test_buckets_change_nothing(both, monkeypatch, case, size):
+    """However TensorFlow's small parameters are put together: alone, in pairs, or all but one."""
+    ours, oracle = CASES[case]
+    monkeypatch.setattr(both[1].module("optim"), "BUCKET", size)
+    updated = run_ours(both[1], ours)
+    for a, b in zip(updated, run_torch(oracle), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-15)
+
+
+def test_buckets_hold_every_parameter_once_and_one_dtype(both, monkeypatch):
+    import tensorflow as tf
+
+    optim = both[1].module("optim")
+    monkeypatch.setattr(optim, "BUCKET", 6)
+    shapes = [((2, 2), "float32"), ((3,), "float64"), ((2,), "float32"), ((7,), "float32"),
+              ((1,), "float32"), ((3,), "float64")]  # fmt: skip
+    parameters = [tf.Variable(tf.ones(shape, dtype)) for shape, dtype in shapes]
+    optimizer = optim.adam(parameters, lr=0.1)
+    assert optimizer.buckets == [[0, 2], [1, 5], [3], [4]]
+    optimizer.apply([tf.ones_like(p) for p in parameters])
+    for parameter in parameters:  # the first step of Adam is the rate
+        np.testing.assert_allclose(parameter.numpy(), 0.9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_has_no_gradient_stays_as_it_is(framework, case):
+    """Neither momentum nor decay moves it, and its neighbours do not notice."""
+    ours, _ = CASES[case]
+    optim, (first, _, last, _) = framework.module("optim"), start()
+    gradient = np.full(first.shape, 0.3)
+    ends = []
+    for values in ((first, last, first), (first, first)):
+        if framework.name == "torch":
+            parameters = [torch.nn.Parameter(torch.tensor(v)) for v in values]
+        else:
+            import tensorflow as tf
+
+            parameters = [tf.Variable(v) for v in values]
+        optimizer = ours(optim, parameters)
+        missing = 1 if len(values) == 3 else None
+        gradients = [None if i == missing else gradient for i in range(len(values))]
+        for _ in range(3):
+            if framework.name == "torch":
+                for parameter, g in zip(parameters, gradients, strict=True):
+                    parameter.grad = None if g is None else torch.tensor(g)
+                optimizer.step()
+            else:
+                optimizer.apply([None if g is None else tf.constant(g) for g in gradients])
+        ends.append([framework.array(p) for p in parameters])
+    (one, still, other), (alone, both_alone) = ends
+    np.testing.assert_array_equal(still, last)
+    for a, b in ((one, alone), (other, both_alone)):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_adamw_leaves_biases_undecayed(framework):
     """Without a gradient's pull, only weights shrink."""
     optim = framework.module("optim")

@@ -19,9 +19,21 @@ def characters():
     return EpisodeSampler(X, np.repeat(np.arange(8), 5), 3, 3, 2)
 
 
+class SomeLarge:
+    """Sinusoids with 5 or 50 support points, as the generator says."""
+
+    def sample(self, rng, n_tasks):
+        rng = np.random.default_rng(rng)
+        return SinusoidSampler(50 if rng.integers(2) else 5, 5).sample(rng, n_tasks)
+
+
 SINUSOID = {"task": "regression", "inner_steps": 2}
+ONE_STEP = {"task": "regression", "inner_steps": 1}
 CASES = {
     "MAML, sinusoid": ("MAML", SINUSOID, SinusoidSampler(5, 5), ("float64", "float32")),
+    "MAML, one step": ("MAML", ONE_STEP, SinusoidSampler(5, 5), ("float64", "float32")),
+    "MAML, one step, tasks of two sizes": ("MAML", ONE_STEP, SomeLarge(), ("float64",)),
+    "FOMAML, one step": ("FOMAML", ONE_STEP, SinusoidSampler(5, 5), ("float64",)),
     "MAML, characters": ("MAML", {"channels": 4, "inner_lr": 0.05}, characters(), ("float64",)),
     "FOMAML, sinusoid": ("FOMAML", SINUSOID, SinusoidSampler(5, 5), ("float64",)),
     "ANIL, sinusoid": ("ANIL", SINUSOID, SinusoidSampler(5, 5), ("float64",)),
