@@ -1,23 +1,25 @@
 """Full fine-tuning of the small BERT on 64 texts, against the usual ways, in one run.
 
-    python benchmarks/fine_tuning.py [--data tickets] [--epochs 4] [--rounds 3] [--threads 1]
-                                     [--bfloat16]
+    python benchmarks/fine_tuning.py [--data tickets] [--epochs 8] [--rounds 3] [--threads 1]
 
-The plain loop shuffles and pads each batch to its longest text; the Trainer is Hugging Face's with
-the same padding (left out where ``accelerate`` is not installed).  All train the same network from
-the same weights (mean over the tokens, a linear head), see each text once an epoch, with AdamW at
-one rate, without dropout and warm-up; the loss over the training texts at the end is printed beside
-the time.  The order of the texts differs, so the losses do not agree to the last digit.  CPU time
-of this process is compared, interleaved; only ratios mean anything.
+The plain loop shuffles and pads each batch to its longest text; once it takes the batches of this
+package instead, and must then end at the same loss.  The Trainer is Hugging Face's: with that
+padding, with every text padded once to the longest of all, and in mixed precision (left out where
+``accelerate`` is not installed).  All train the same network from the same weights (mean over the
+tokens, a linear head), see each text once an epoch, with AdamW at one rate, without dropout and
+warm-up.  Each round has its own seed; the loss over the training texts at the end is a mean over
+the rounds.  CPU time of this process is compared, loading the model and the last prediction
+included, interleaved; only ratios mean anything.
 
-``--bfloat16`` adds this package in mixed precision.  That pays only on a processor with
-instructions for it (avx512_bf16, amx_bf16); elsewhere it is emulated and far slower, so it
-is not run by default.
+Mixed precision pays only on a processor with instructions for it (avx512_bf16, amx_bf16);
+elsewhere it is emulated and far slower, so its rows are left out there.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import os
 import statistics
 import tempfile
@@ -35,7 +37,8 @@ from fewshot_course.data import few_shot_split, load_dataset  # noqa: E402  (imp
 from fewshot_course.data.minilm import minilm_folder  # noqa: E402  (imports NumPy)
 
 LR, BATCH = 5e-5, 16
-Run = Callable[[], float]
+Run = Callable[[int], float]
+"""Trains with a seed and returns the loss over the training texts."""
 
 
 def texts_and_labels(name: str = "tickets") -> tuple[list[str], np.ndarray]:
@@ -50,10 +53,10 @@ def texts_and_labels(name: str = "tickets") -> tuple[list[str], np.ndarray]:
 def ours(texts: list[str], y: np.ndarray, epochs: int, precision: str = "float32") -> Run:
     from fewshot_course.torch import TextClassifier
 
-    def run() -> float:
+    def run(seed: int) -> float:
         model = TextClassifier(
             tune="full", epochs=epochs, batch_size=BATCH, lr=LR, head_lr=LR, dropout=0.0,
-            warmup=0.0, schedule="constant", precision=precision, random_state=0,
+            warmup=0.0, schedule="constant", precision=precision, random_state=seed,
         ).fit(texts, y, device="cpu")  # fmt: skip
         proba = model.predict_proba(texts)
         return float(-np.log(proba[np.arange(len(y)), y]).mean())
@@ -61,7 +64,7 @@ def ours(texts: list[str], y: np.ndarray, epochs: int, precision: str = "float32
     return run
 
 
-def hugging_face(texts: list[str], y: np.ndarray) -> tuple[Any, list[dict[str, Any]]]:
+def hugging_face(texts: list[str], y: np.ndarray, seed: int) -> tuple[Any, list[dict[str, Any]]]:
     """The same network around the BERT of ``transformers``, and one row a text."""
     import torch
     from tokenizers import Tokenizer
@@ -84,7 +87,7 @@ def hugging_face(texts: list[str], y: np.ndarray) -> tuple[Any, list[dict[str, A
             config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
             self.bert = BertModel.from_pretrained(folder, config=config, add_pooling_layer=False)
             shapes = head_shapes("linear", config.hidden_size, int(y.max()) + 1)
-            start = draw_weights(shapes, Streams.from_seed(0).init)
+            start = draw_weights(shapes, Streams.from_seed(seed).init)
             self.head = torch.nn.Linear(config.hidden_size, int(y.max()) + 1)
             self.head.load_state_dict(
                 {k.removeprefix("head."): torch.tensor(v) for k, v in start.items()}
@@ -99,12 +102,13 @@ def hugging_face(texts: list[str], y: np.ndarray) -> tuple[Any, list[dict[str, A
     return Classifier(), rows
 
 
-def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Pad a batch to its longest text."""
+def collate(rows: list[dict[str, Any]], length: int = 0) -> dict[str, Any]:
+    """Pad a batch to its longest text, or to ``length`` if that is more."""
     import torch
 
     ids = [torch.tensor(row["ids"]) for row in rows]
-    mask = [torch.ones_like(one) for one in ids]
+    ids[0] = torch.nn.functional.pad(ids[0], (0, max(0, length - len(ids[0]))))
+    mask = [(one > 0).long() for one in ids]  # 0 is the number of the padding
     pad = torch.nn.utils.rnn.pad_sequence
     return {
         "input_ids": pad(ids, batch_first=True),
@@ -120,41 +124,50 @@ def loss_of(model: Any, rows: list[dict[str, Any]]) -> float:
         return float(model.eval()(**collate(rows))["loss"])
 
 
-def plain_loop(texts: list[str], y: np.ndarray, epochs: int) -> Run:
+def plain_loop(texts: list[str], y: np.ndarray, epochs: int, *, our_batches: bool = False) -> Run:
     import torch
 
-    def run() -> float:
-        torch.manual_seed(0)
-        model, rows = hugging_face(texts, y)
+    from fewshot_course._streams import Streams
+    from fewshot_course._texts import LengthBatches
+
+    def run(seed: int) -> float:
+        torch.manual_seed(seed)
+        model, rows = hugging_face(texts, y, seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
+        lengths = np.array([len(row["ids"]) for row in rows])
+        ours = LengthBatches(lengths, BATCH, Streams.from_seed(seed).batches)
         model.train()
         for _ in range(epochs):
-            for batch in torch.randperm(len(texts)).split(BATCH):
+            shuffled = torch.randperm(len(texts)).split(BATCH)
+            for batch in [ours.next() for _ in shuffled] if our_batches else shuffled:
                 optimizer.zero_grad()
-                model(**collate([rows[i] for i in batch]))["loss"].backward()
+                model(**collate([rows[int(i)] for i in batch]))["loss"].backward()
                 optimizer.step()
         return loss_of(model, rows)
 
     return run
 
 
-def trainer(texts: list[str], y: np.ndarray, epochs: int) -> Run:
-    import accelerate  # noqa: F401  (without it there is no Trainer)
+def trainer(
+    texts: list[str], y: np.ndarray, epochs: int, *, pad_once: bool = False, bf16: bool = False
+) -> Run:
     import transformers
     from transformers import Trainer, TrainingArguments
 
     transformers.logging.set_verbosity_error()
 
-    def run() -> float:
-        model, rows = hugging_face(texts, y)
+    def run(seed: int) -> float:
+        model, rows = hugging_face(texts, y, seed)
+        length = max(len(row["ids"]) for row in rows) if pad_once else 0
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 folder, num_train_epochs=epochs, per_device_train_batch_size=BATCH,
                 learning_rate=LR, lr_scheduler_type="constant", weight_decay=0.01, max_grad_norm=0,
                 report_to=[], save_strategy="no", logging_strategy="no", use_cpu=True,
-                disable_tqdm=True, seed=0, remove_unused_columns=False,
+                disable_tqdm=True, seed=seed, remove_unused_columns=False, bf16=bf16,
             )  # fmt: skip
-            Trainer(model, arguments, train_dataset=rows, data_collator=collate).train()
+            pad = functools.partial(collate, length=length)
+            Trainer(model, arguments, train_dataset=rows, data_collator=pad).train()
         return loss_of(model, rows)
 
     return run
@@ -172,40 +185,58 @@ def refit_seconds(texts: list[str], y: np.ndarray) -> float:
     return statistics.median(times[1:])
 
 
+def ways(texts: list[str], y: np.ndarray, epochs: int, mixed: bool) -> dict[str, Run]:
+    """Name what is compared; ``mixed``: also in mixed precision."""
+    job = (texts, y, epochs)
+    runs = {
+        "plain loop": plain_loop(*job),
+        "its batches as ours": plain_loop(*job, our_batches=True),
+    }
+    if importlib.util.find_spec("accelerate") is None:
+        print("(accelerate is not installed: the Trainer is left out)")
+    else:
+        runs["Trainer"] = trainer(*job)
+        runs["Trainer, padded once"] = trainer(*job, pad_once=True)
+        if mixed:
+            runs["Trainer, bfloat16"] = trainer(*job, bf16=True)
+    runs["this package"] = ours(*job)
+    if mixed:
+        runs["this package, bfloat16"] = ours(*job, "bfloat16")
+    return runs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="tickets", choices=("tickets", "reviews"))
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--bfloat16", action="store_true")
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     texts, y = texts_and_labels(options.data)
-    runs = {"plain loop": plain_loop(texts, y, options.epochs)}
-    try:
-        runs["Trainer"] = trainer(texts, y, options.epochs)
-    except ImportError:
-        print("(accelerate is not installed: the Trainer is left out)")
-    runs["this package"] = ours(texts, y, options.epochs)
-    if options.bfloat16:
-        runs["in bfloat16"] = ours(texts, y, options.epochs, "bfloat16")
+    mixed = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if not mixed:
+        print("(this processor has no bfloat16 instructions: mixed precision is left out)")
+    for run in ways(texts, y, 1, mixed).values():  # what only the first call does
+        run(0)
+    runs = ways(texts, y, options.epochs, mixed)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    losses: dict[str, float] = {}
-    for round_ in range(options.rounds + 1):
+    losses: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(options.rounds):
         for name, run in runs.items():
             start = time.process_time()
-            losses[name] = run()
-            if round_:
-                seconds[name].append(time.process_time() - start)
+            losses[name].append(run(round_))
+            seconds[name].append(time.process_time() - start)
     cost = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"{'way':14} {'s':>7} {'times the loop':>15} {'final loss':>11}")
+    print(f"{'way':22} {'s':>7} {'times the loop':>15} {'times the Trainer':>18} {'loss':>8}")
     for name, value in cost.items():
         ratio = cost["plain loop"] / value
-        print(f"{name:14} {value:7.2f} {ratio:15.2f} {losses[name]:11.4f}")
+        against = f"{cost['Trainer'] / value:.2f}" if "Trainer" in cost else "-"
+        loss = statistics.mean(losses[name])
+        print(f"{name:22} {value:7.2f} {ratio:15.2f} {against:>18} {loss:8.4f}")
     print(f"refit of a probe on cached features: {1000 * refit_seconds(texts, y):.1f} ms")
 
 

@@ -59,59 +59,61 @@ class Encoder(keras.Model):
     ) -> tf.Tensor:
         """Map token numbers ``(n, L)`` and their mask to the token sequence ``(n, L, d)``.
 
+        Padding costs attention only: elsewhere the tokens of all texts stand in one row.
+
         Args:
             ids: int64.
             mask: 1 for a token, 0 for padding.
             dropout: factors from :func:`dropout_masks`; ``None`` drops nothing.
+
+        Returns:
+            ``(n, L, d)``, 0 where there is padding.
         """
-        drop = _dropper(dropout)
-        n, length = tf.shape(ids)[0], tf.shape(ids)[1]
+        places = tf.where(tf.reshape(mask, (-1,)) > 0)[:, 0]
+        drop = _dropper(dropout, places)
+        length = tf.shape(ids)[1]
         words, positions, types, norm = (part for part in self.parts[:4])
         x = words(ids) + types.weight[0] + positions.weight[:length]
-        x = drop(norm(x))
+        x = _pack(drop(norm(x)), places)
         hidden = (1 - tf.cast(mask, x.dtype))[:, None, None, :] * x.dtype.min
-        # Tokens of all texts in one axis: each linear layer is a single matrix product.
-        x = tf.reshape(x, (n * length, self.config.hidden_size))
-        shape = (n, length, self.config.hidden_size)
         for index in range(self.config.num_hidden_layers):
-            x = self._layer(f"encoder.layer.{index}", x, hidden, shape, drop)
-        return tf.reshape(x, shape)
+            x = self._layer(f"encoder.layer.{index}", x, hidden, places, drop)
+        return _unpack(x, places, tf.shape(ids))
 
     def _layer(
-        self, name: str, x: tf.Tensor, hidden: tf.Tensor, shape: tuple[Any, ...], drop: _Drop
+        self, name: str, x: tf.Tensor, hidden: tf.Tensor, places: tf.Tensor, drop: _Drop
     ) -> tf.Tensor:
-        """One transformer layer on the tokens ``(n·L, d)``."""
-
-        def dropped(y: tf.Tensor) -> tf.Tensor:
-            return tf.reshape(drop(tf.reshape(y, shape)), tf.shape(y))
+        """One transformer layer on the tokens ``(tokens, d)``."""
 
         def linear(layer: str, y: tf.Tensor) -> tf.Tensor:
             # In mixed precision a linear layer returns the low one; sums are made in x's.
             return tf.cast(self._part[f"{name}.{layer}"](y), x.dtype)
 
         part = self._part
-        attended = self._attention(f"{name}.attention.self", x, hidden, shape, drop)
-        attended = dropped(linear("attention.output.dense", attended))
+        attended = self._attention(f"{name}.attention.self", x, hidden, places, drop)
+        attended = drop(linear("attention.output.dense", attended))
         x = part[f"{name}.attention.output.LayerNorm"](attended + x)
         inner = gelu(linear("intermediate.dense", x))
-        return part[f"{name}.output.LayerNorm"](dropped(linear("output.dense", inner)) + x)
+        return part[f"{name}.output.LayerNorm"](drop(linear("output.dense", inner)) + x)
 
     def _attention(
-        self, name: str, x: tf.Tensor, hidden: tf.Tensor, shape: tuple[Any, ...], drop: _Drop
+        self, name: str, x: tf.Tensor, hidden: tf.Tensor, places: tf.Tensor, drop: _Drop
     ) -> tf.Tensor:
-        """Self-attention, several heads at once; returns ``(n·L, d)``."""
+        """Self-attention, several heads at once; returns ``(tokens, d)``."""
         heads = self.config.num_attention_heads
         width = self.config.hidden_size // heads
+        shape = tf.shape(hidden)[0], tf.shape(hidden)[-1]
 
         def split(kind: str) -> tf.Tensor:
-            y = tf.reshape(self._part[f"{name}.{kind}"](x), (*shape[:2], heads, width))
-            return tf.transpose(y, (0, 2, 1, 3))
+            y = _unpack(self._part[f"{name}.{kind}"](x), places, shape)
+            return tf.transpose(tf.reshape(y, (*shape, heads, width)), (0, 2, 1, 3))
 
         query, key, value = split("query"), split("key"), split("value")
         scores = tf.cast(tf.matmul(query, key, transpose_b=True), x.dtype)
         weights = drop(tf.nn.softmax(scores * tf.constant(width**-0.5, x.dtype) + hidden))
         mixed = tf.matmul(tf.cast(weights, value.dtype), value)
-        return tf.reshape(tf.transpose(mixed, (0, 2, 1, 3)), tf.shape(x))
+        mixed = tf.transpose(mixed, (0, 2, 1, 3))
+        return _pack(tf.reshape(mixed, (*shape, heads * width)), places)
 
 
 def mean_pool(sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -271,12 +273,25 @@ def _load(files: BertFiles, dtype: str) -> Encoder:
 _Drop = Callable[[tf.Tensor], tf.Tensor]
 
 
-def _dropper(factors: Sequence[tf.Tensor] | None) -> _Drop:
+def _dropper(factors: Sequence[tf.Tensor] | None, places: tf.Tensor) -> _Drop:
     """Return a function that multiplies by the next factor at each call."""
     if factors is None:
         return lambda x: x
-    coming = iter(factors)
+    words, *others = factors  # the words' and the attention weights' are not packed
+    coming = iter([words, *(_pack(f, places) if f.shape.rank == 3 else f for f in others)])
     return lambda x: x * next(coming)
+
+
+def _pack(x: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """Keep the tokens at ``places`` of the flat batch: ``(n, L, d)`` → ``(tokens, d)``."""
+    return tf.gather(tf.reshape(x, (-1, x.shape[-1])), places)
+
+
+def _unpack(x: tf.Tensor, places: tf.Tensor, shape: Sequence[Any]) -> tf.Tensor:
+    """Undo :func:`_pack`, with 0 at the padding: ``(tokens, d)`` → ``(n, L, d)``."""
+    n, length, width = shape[0], shape[1], x.shape[-1]
+    padded = tf.scatter_nd(places[:, None], x, tf.cast((n * length, width), places.dtype))
+    return tf.reshape(padded, (n, length, width))
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:

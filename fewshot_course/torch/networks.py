@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot_course._checks import check_choice
@@ -35,7 +36,8 @@ class BatchNorm(nn.Module):
     Written out instead of ``nn.BatchNorm``: ``grad(vmap(grad(...)))`` through ``F.batch_norm``
     gives a wrong second derivative.  ε is 1e-5; running averages move by a tenth of the way, the
     variance by its unbiased estimate.  Inside a transform of :mod:`torch.func`, which allows no
-    side effect, they stay.
+    side effect, they stay.  Arrays of more than ``fused_above`` numbers take ``F.batch_norm``
+    outside of such a transform: the same up to rounding.
 
     Args:
         n_channels: size of axis 1.
@@ -43,6 +45,9 @@ class BatchNorm(nn.Module):
 
     eps = 1e-5
     momentum = 0.1
+    # From here on no cache holds an array, and the dozen passes over it cost more than all the
+    # convolutions; the fused kernel makes three.
+    fused_above = 2**23
 
     def __init__(self, n_channels: int) -> None:
         super().__init__()
@@ -55,10 +60,15 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape ``(n, c)`` or ``(n, c, h, w)``."""
-        # The operations of the TensorFlow twin, in its order.  F.batch_norm takes half the time
-        # outside of torch.func, but rounds differently: where a gradient is zero but for rounding,
-        # Adam makes a whole step of it (measured: 3e-3 in loss after ten float32 steps).
         x = x.to(self.weight.dtype)  # statistics of low-precision inputs need all the digits
+        if x.numel() > self.fused_above and not _is_transformed(x):
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias,
+                training=self.training, momentum=self.momentum, eps=self.eps,
+            )  # fmt: skip
+        # The operations of the TensorFlow twin, in its order.  F.batch_norm takes less time, but
+        # rounds differently: where a gradient is zero but for rounding, Adam makes a whole step
+        # of it (measured: 3e-3 in loss after ten float32 steps).
         shape = (1, -1) + (1,) * (x.ndim - 2)
         if self.training:
             axes = [axis for axis in range(x.ndim) if axis != 1]
@@ -72,11 +82,16 @@ class BatchNorm(nn.Module):
 
     @torch.no_grad()
     def _update_running(self, mean: Tensor, var: Tensor, n: int) -> None:
-        if torch._C._functorch.is_functorch_wrapped_tensor(mean):
+        if _is_transformed(mean):
             return
         unbiased = var * (n / max(n - 1, 1))
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(unbiased, self.momentum)
+
+
+def _is_transformed(x: Tensor) -> bool:
+    """Whether ``x`` lives inside a transform of :mod:`torch.func`."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 class LayerNorm(nn.Module):

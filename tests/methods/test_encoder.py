@@ -175,6 +175,34 @@ def test_every_dropout_mask_is_used(framework, tiny):
     np.testing.assert_array_equal(framework.array(encoder(ids, mask)), plain)
 
 
+def test_dropout_hits_the_text_and_the_token_it_was_drawn_for(framework, tiny):
+    """Texts together, with padding, give what each gives alone with its part of the masks."""
+    module = framework.module("encoder")
+    encoder = module.load_encoder(tiny, "float64")
+    tokens = tokenise(TEXTS[:4], tiny, max_length=24)
+    ids, mask = tokens.pad(np.arange(4))
+    assert (mask == 0).any(), "no padding to pass over"
+    drawn = [
+        framework.array(m)
+        for m in module.dropout_masks(
+            tiny_bert.CONFIG, ids.shape, 0.3, np.random.default_rng(0), "cpu", "float64"
+        )
+    ]
+
+    def run(ids, mask, factors):
+        factors = [framework.tensor(np.ascontiguousarray(factor)) for factor in factors]
+        arguments = framework.tensor(ids), framework.tensor(mask), factors
+        out = encoder(*arguments)
+        return framework.array(out.detach() if framework.name == "torch" else out)
+
+    together = run(ids, mask, drawn)
+    assert (together[mask == 0] == 0).all(), "padding is not 0"
+    for i, n in enumerate(tokens.lengths):
+        own = [f[i : i + 1, :n] if f.ndim == 3 else f[i : i + 1, :, :n, :n] for f in drawn]
+        alone = run(ids[i : i + 1, :n], mask[i : i + 1, :n], own)
+        np.testing.assert_allclose(together[i, :n], alone[0], rtol=1e-10, atol=1e-12)
+
+
 # ---------------------------------------------------------------- the cache
 
 

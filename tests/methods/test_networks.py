@@ -100,6 +100,53 @@ def test_batch_norm_equals_torchs(framework, spatial):
     np.testing.assert_allclose(ours_of(X[0], False), oracle_of(X[0], False), rtol=1e-9)
 
 
+def second_order(framework, norm, x, v):
+    """Output of a batch norm, its gradient, and the gradient of gradient · v, all by the input."""
+    if framework.name == "torch":
+        import torch
+
+        x = framework.tensor(np.moveaxis(x, -1, 1).copy()).requires_grad_()
+        out = norm.train()(x)
+        (gradient,) = torch.autograd.grad((out**3).sum(), x, create_graph=True)
+        weighted = (gradient * framework.tensor(np.moveaxis(v, -1, 1).copy())).sum()
+        parts = (out, gradient, *torch.autograd.grad(weighted, (x, norm.weight)))
+        return [np.moveaxis(framework.array(p.detach()), 1, -1) if p.ndim == 4 else
+                framework.array(p.detach()) for p in parts]  # fmt: skip
+    import tensorflow as tf
+
+    x = framework.tensor(x)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            out = norm(x, training=True)
+            cubes = tf.reduce_sum(out**3)
+        gradient = inner.gradient(cubes, x)
+        weighted = tf.reduce_sum(gradient * framework.tensor(v))
+    return list(map(framework.array, (out, gradient, *outer.gradient(weighted, (x, norm.weight)))))
+
+
+def test_the_fused_batch_norm_equals_the_written_out_one(framework, monkeypatch):
+    """Values, gradient and second derivative by input and weight, running averages, prediction."""
+    rng = np.random.default_rng(0)
+    X, V = rng.normal(1.0, 2.0, size=(2, 3, 6, 5, 5, 4)).astype(np.float32)
+    cls = framework.module("networks").BatchNorm
+    results = {}
+    for limit in (cls.fused_above, 0):
+        monkeypatch.setattr(cls, "fused_above", limit)
+        norm = cls(4)
+        parts = [second_order(framework, norm, x, v) for x, v in zip(X, V, strict=True)]
+        averages = framework.module("networks").to_numpy(norm)
+        x = X[0] if framework.name == "tensorflow" else np.moveaxis(X[0], -1, 1).copy()
+        results[limit] = [array for four in parts for array in four]
+        results[limit] += [averages["running_mean"], averages["running_var"]]
+        results[limit].append(run(framework, norm, x))
+    plain, fused = results.values()
+    assert any((a != b).any() for a, b in zip(plain, fused, strict=True)), "not another kernel"
+    for a, b in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
 def test_layer_norm_equals_torchs(framework):
     torch = pytest.importorskip("torch", reason="the oracle is torch.nn.LayerNorm")
     X = np.random.default_rng(0).normal(size=(3, 5, 4))

@@ -232,6 +232,11 @@ class ConvNorm(nn.Module):
         return nn.functional.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
 
 
+def test_large_arrays_under_vmap_do_not_take_torchs_batch_norm(monkeypatch):
+    monkeypatch.setattr(torch_networks.BatchNorm, "fused_above", 0)
+    assert vmap_error(lambda: ConvNorm(native=False), (2, 4, 4)) < TOLERANCE
+
+
 def test_torchs_batch_norm_is_still_wrong_under_vmap():
     assert vmap_error(lambda: ConvNorm(native=False), (2, 4, 4)) < TOLERANCE
     assert vmap_error(lambda: ConvNorm(native=True), (2, 4, 4)) > WRONG, (
