@@ -9,7 +9,8 @@ padding, with every text padded once to the longest of all, and in mixed precisi
 tokens, a linear head), see each text once an epoch, with AdamW at one rate, without dropout and
 warm-up.  Each round has its own seed; the loss over the training texts at the end is a mean over
 the rounds.  CPU time of this process is compared, loading the model and the last prediction
-included, interleaved; only ratios mean anything.
+included, interleaved; only ratios mean anything.  On Linux the two variables that book/running.md
+names for large arrays make a difference: a gradient of the table of words has 47 MB.
 
 Mixed precision pays only on a processor with instructions for it (avx512_bf16, amx_bf16);
 elsewhere it is emulated and far slower, so its rows are left out there.
@@ -217,6 +218,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     texts, y = texts_and_labels(options.data)
+    refit = 1000 * refit_seconds(texts, y)
     mixed = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if not mixed:
         print("(this processor has no bfloat16 instructions: mixed precision is left out)")
@@ -237,7 +239,7 @@ def main() -> None:
         against = f"{cost['Trainer'] / value:.2f}" if "Trainer" in cost else "-"
         loss = statistics.mean(losses[name])
         print(f"{name:22} {value:7.2f} {ratio:15.2f} {against:>18} {loss:8.4f}")
-    print(f"refit of a probe on cached features: {1000 * refit_seconds(texts, y):.1f} ms")
+    print(f"refit of a probe on cached features: {refit:.1f} ms")
 
 
 if __name__ == "__main__":
