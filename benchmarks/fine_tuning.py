@@ -136,11 +136,11 @@ def plain_loop(texts: list[str], y: np.ndarray, epochs: int, *, our_batches: boo
         model, rows = hugging_face(texts, y, seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
         lengths = np.array([len(row["ids"]) for row in rows])
-        ours = LengthBatches(lengths, BATCH, Streams.from_seed(seed).batches)
+        by_length = LengthBatches(lengths, BATCH, Streams.from_seed(seed).batches)
         model.train()
         for _ in range(epochs):
             shuffled = torch.randperm(len(texts)).split(BATCH)
-            for batch in [ours.next() for _ in shuffled] if our_batches else shuffled:
+            for batch in [by_length.next() for _ in shuffled] if our_batches else shuffled:
                 optimizer.zero_grad()
                 model(**collate([rows[int(i)] for i in batch]))["loss"].backward()
                 optimizer.step()
@@ -219,7 +219,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     texts, y = texts_and_labels(options.data)
     refit = 1000 * refit_seconds(texts, y)
-    mixed = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    mixed = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
     if not mixed:
         print("(this processor has no bfloat16 instructions: mixed precision is left out)")
     for run in ways(texts, y, 1, mixed).values():  # what only the first call does

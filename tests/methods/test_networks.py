@@ -101,7 +101,7 @@ def test_batch_norm_equals_torchs(framework, spatial):
 
 
 def second_order(framework, norm, x, v):
-    """Output of a batch norm, its gradient, and the gradient of gradient · v, all by the input."""
+    """Output of a batch norm, its gradient by x, and that of gradient · v by x and the weight."""
     if framework.name == "torch":
         import torch
 
@@ -110,8 +110,8 @@ def second_order(framework, norm, x, v):
         (gradient,) = torch.autograd.grad((out**3).sum(), x, create_graph=True)
         weighted = (gradient * framework.tensor(np.moveaxis(v, -1, 1).copy())).sum()
         parts = (out, gradient, *torch.autograd.grad(weighted, (x, norm.weight)))
-        return [np.moveaxis(framework.array(p.detach()), 1, -1) if p.ndim == 4 else
-                framework.array(p.detach()) for p in parts]  # fmt: skip
+        arrays = [framework.array(part.detach()) for part in parts]
+        return [np.moveaxis(array, 1, -1) if array.ndim == 4 else array for array in arrays]
     import tensorflow as tf
 
     x = framework.tensor(x)

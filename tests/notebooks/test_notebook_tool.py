@@ -171,6 +171,38 @@ def test_only_text_twins_are_notebooks(project, capsys):
     assert "no text twin" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(
+    "OPENBLAS_CORETYPE" not in notebooks.KERNEL_ENVIRONMENT, reason="not an x86-64 processor"
+)
+def test_kernels_do_not_depend_on_the_processor():
+    """Libraries heed the variables: a mistyped one would show only on another machine.
+
+    MKL does not tell what it chose; its variable is the one that stays unchecked.
+    """
+    pytest.importorskip("torch", reason="torch is not installed")
+    code = (
+        "import numpy, threadpoolctl, torch; "
+        "cores = [i['architecture'] for i in threadpoolctl.threadpool_info() "
+        "if i['internal_api'] == 'openblas']; "
+        "print(torch.backends.cpu.get_cpu_capability(), *sorted(set(cores)))"
+    )
+    environment = {**os.environ, **notebooks.KERNEL_ENVIRONMENT}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["AVX2", "Haswell"]
+    convolve = (
+        "import torch; x = torch.ones(8, 16, 64, 64); "
+        "torch.nn.functional.conv2d(x, x[:, :, :3, :3].contiguous())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", convolve],
+        env=environment | {"ONEDNN_VERBOSE": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert re.search("cpu,isa:.*AVX2", found.stdout), found.stdout[:500]
+    assert "AVX-512" not in found.stdout
+
+
 # --- checking ---------------------------------------------------------------------------------
 
 
@@ -356,35 +388,6 @@ def test_lint_reads_and_repairs_text_twins(tmp_path, capfd):
 
 
 # --- opening the book -------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(
-    "OPENBLAS_CORETYPE" not in notebooks.KERNEL_ENVIRONMENT, reason="not an x86-64 processor"
-)
-def test_kernels_do_not_depend_on_the_processor():
-    """Libraries heed the variables: a mistyped one would show only on another machine."""
-    pytest.importorskip("torch", reason="torch is not installed")
-    code = (
-        "import numpy, threadpoolctl, torch; "
-        "cores = [i['architecture'] for i in threadpoolctl.threadpool_info() "
-        "if i['internal_api'] == 'openblas']; "
-        "print(torch.backends.cpu.get_cpu_capability(), *sorted(set(cores)))"
-    )
-    environment = {**os.environ, **notebooks.KERNEL_ENVIRONMENT}
-    found = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert found.stdout.split() == ["AVX2", "Haswell"]
-    convolve = (
-        "import torch; x = torch.ones(8, 16, 64, 64); "
-        "torch.nn.functional.conv2d(x, x[:, :, :3, :3].contiguous())"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", convolve],
-        env=environment | {"ONEDNN_VERBOSE": "1"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert re.search("cpu,isa:.*AVX2", found.stdout), found.stdout[:500]
-    assert "AVX-512" not in found.stdout
 
 
 @pytest.mark.parametrize(

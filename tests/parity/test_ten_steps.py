@@ -14,8 +14,7 @@ from fewshot_course.tf import optim as tf_optim  # noqa: E402
 from fewshot_course.torch import networks as torch_networks  # noqa: E402
 from fewshot_course.torch import optim as torch_optim  # noqa: E402
 
-# Not 8 x 8: there the last block of conv4 sees a single pixel (see the last test).
-SHAPES = {"mlp": (12,), "conv4": (16, 16)}
+SHAPES = {"mlp": (12,), "conv4": (8, 8), "conv4 on 16 x 16": (16, 16)}
 OPTIMISERS = {"sgd": {"lr": 0.05, "momentum": 0.9}, "adamw": {"lr": 1e-3}}
 AFTER_TEN = {"float64": 1e-10, "float32": 1e-4}
 AFTER_ONE = {"float64": 1e-10, "float32": 1e-5}
@@ -38,7 +37,7 @@ def images_and_labels(network, dtype):
 
 def build(networks, network, dtype):
     rng = Streams.from_seed(3).init
-    return networks.build(network, SHAPES[network], CLASSES, rng, dtype)
+    return networks.build(network.split()[0], SHAPES[network], CLASSES, rng, dtype)
 
 
 class TorchRun:
@@ -53,8 +52,9 @@ class TorchRun:
         named = {name: p.grad.numpy().copy() for name, p in self.module.named_parameters()}
         return loss.item(), named
 
-    def train(self, X, y, optimiser, **settings):
-        optimizer = getattr(torch_optim, optimiser)(self.module.parameters(), **settings)
+    def train(self, X, y, optimiser, frozen=(), **settings):
+        trained = [p for name, p in self.module.named_parameters() if name not in frozen]
+        optimizer = getattr(torch_optim, optimiser)(trained, **settings)
         losses = []
         for batch, labels in zip(X, y, strict=True):
             losses.append(self.gradients(batch, labels)[0])
@@ -85,13 +85,15 @@ class TFRun:
         }
         return float(loss), named
 
-    def train(self, X, y, optimiser, **settings):
+    def train(self, X, y, optimiser, frozen=(), **settings):
         variables = self.module.trainable_variables
+        held = {id(tf_networks._state(self.module)[name][0]) for name in frozen}
         optimizer = getattr(tf_optim, optimiser)(variables, **settings)
         losses = []
         for batch, labels in zip(X, y, strict=True):
             loss, gradients = self.tape(batch, labels)
-            optimizer.apply(gradients)
+            pairs = zip(variables, gradients, strict=True)
+            optimizer.apply([None if id(v) in held else gradient for v, gradient in pairs])
             losses.append(float(loss))
         return losses, tf.nn.softmax(self.module(tf.constant(X[0]), training=False)).numpy()
 
@@ -119,16 +121,32 @@ def test_one_step_agrees_in_loss_and_gradients(network, dtype):
         assert apart(one[name], two[name]) < AFTER_ONE[dtype], name
 
 
+# On 8 x 8 images the fourth block sees one pixel: what the third one's bias adds to it, the fourth
+# one's batch norm takes away again.  Adam makes whole steps of the rounding that such a gradient
+# is, and float32 runs part, on some processors by 1e-2 in loss.
+NO_GRADIENT = "body.9.bias"
+
+
 @pytest.mark.parametrize("network", SHAPES)
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 @pytest.mark.parametrize("dtype", AFTER_TEN)
 def test_ten_steps_agree_in_loss_and_predictions(network, optimiser, dtype):
     X, y = images_and_labels(network, dtype)
-    settings = OPTIMISERS[optimiser]
+    settings = dict(OPTIMISERS[optimiser])
+    if (network, optimiser, dtype) == ("conv4", "adamw", "float32"):
+        settings["frozen"] = (NO_GRADIENT,)
     losses_one, proba_one = TorchRun(network, dtype).train(X, y, optimiser, **settings)
     losses_two, proba_two = TFRun(network, dtype).train(X, y, optimiser, **settings)
     assert apart(losses_one, losses_two) < AFTER_TEN[dtype]
     assert apart(proba_one, proba_two) < AFTER_TEN[dtype]
+
+
+@pytest.mark.parametrize("run", [TorchRun, TFRun])
+def test_what_is_left_out_has_no_gradient_but_rounding(run):
+    X, y = images_and_labels("conv4", "float64")
+    gradients = run("conv4", "float64").gradients(X[0], y[0])[1]
+    bias, largest = np.abs(gradients[NO_GRADIENT]), np.abs(gradients["body.13.bias"]).max()
+    assert (bias < 1e-13 * largest).sum() > len(bias) / 2
 
 
 @pytest.mark.parametrize(
@@ -161,25 +179,3 @@ def test_ten_steps_of_the_kl_adapter_agree(network, estimator, dtype):
     for name in ("loss", "alignment"):
         assert apart(one.history_[name], two.history_[name]) < AFTER_TEN[dtype], name
     assert apart(one.predict_proba(X_target), two.predict_proba(X_target)) < AFTER_TEN[dtype]
-
-
-@pytest.mark.parametrize("run", [TorchRun, TFRun])
-def test_on_single_pixels_a_bias_has_no_gradient_but_rounding(run, monkeypatch):
-    """Why float32 runs of conv4 on 8 x 8 images part after some steps of Adam.
-
-    What the bias of the third block adds to a pixel that nothing cuts off, the batch norm of the
-    fourth takes away again.  Adam makes whole steps of the rounding that is left.
-    """
-    monkeypatch.setitem(SHAPES, "conv4", (8, 8))
-    X, y = images_and_labels("conv4", "float64")
-    gradients = run("conv4", "float64").gradients(X[0], y[0])[1]
-    bias, largest = np.abs(gradients["body.9.bias"]), np.abs(gradients["body.13.bias"]).max()
-    assert (bias < 1e-13 * largest).sum() > len(bias) / 2
-
-
-def test_ten_steps_on_single_pixels_agree_in_float64(monkeypatch):
-    monkeypatch.setitem(SHAPES, "conv4", (8, 8))
-    X, y = images_and_labels("conv4", "float64")
-    runs = [cls("conv4", "float64").train(X, y, "adamw", lr=1e-3) for cls in (TorchRun, TFRun)]
-    for one, two in zip(*runs, strict=True):
-        assert apart(one, two) < AFTER_TEN["float64"]
