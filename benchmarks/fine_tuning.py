@@ -71,8 +71,8 @@ def hugging_face(texts: list[str], y: np.ndarray, seed: int) -> tuple[Any, list[
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
 
-    from fewshot_course._fine_tuning import draw_weights, head_shapes
     from fewshot_course._streams import Streams
+    from fewshot_course.both.fine_tuning import draw_weights, head_shapes
 
     folder = minilm_folder()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -129,7 +129,7 @@ def plain_loop(texts: list[str], y: np.ndarray, epochs: int, *, our_batches: boo
     import torch
 
     from fewshot_course._streams import Streams
-    from fewshot_course._texts import LengthBatches
+    from fewshot_course.both.batches import LengthBatches
 
     def run(seed: int) -> float:
         torch.manual_seed(seed)

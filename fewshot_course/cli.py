@@ -24,8 +24,9 @@ from rich.table import Table
 
 import fewshot_course
 from fewshot_course.experiments import EXPERIMENTS
-from fewshot_course.experiments.registry import Cell, Experiment, RunOptions, check_framework
+from fewshot_course.experiments.registry import Cell, Experiment, RunOptions
 from fewshot_course.experiments.results import Result, ResultsError, ResultWriter
+from fewshot_course.frameworks import check_framework
 
 __all__ = ["app", "main"]
 

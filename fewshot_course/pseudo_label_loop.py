@@ -19,7 +19,11 @@ from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from fewshot_course._checks import UNLABELLED, check_features, check_labels, check_number
-from fewshot_course._pseudo import check_classes, select_confident, warn_without_unlabelled
+from fewshot_course.both.pseudo_labels import (
+    check_classes,
+    select_confident,
+    warn_without_unlabelled,
+)
 from fewshot_course.evaluation import accuracy
 from fewshot_course.evaluation.calibration import (
     confidence_and_correct,

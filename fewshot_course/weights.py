@@ -155,3 +155,40 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
         return arrays, json.loads(metadata["header"])
     except ValueError as error:
         raise ValueError(f"{target} is damaged: its header is no JSON ({error}).") from None
+
+
+def pack(name: str, array: np.ndarray) -> Arrays:
+    """Return how an array is written: whole, or, where that is shorter, without what is 0.
+
+    The short form has one bit for each place and the values that are not 0.
+
+    Args:
+        name: of the array.
+        array: any.
+    """
+    kept = array != 0
+    if kept.sum() * array.itemsize + array.size / 8 >= array.nbytes:
+        return {name: array}
+    return {
+        f"{name}.kept": np.packbits(kept),
+        f"{name}.shape": np.array(array.shape, np.int64),
+        f"{name}.values": array[kept],
+    }
+
+
+def unpack(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """Return the arrays that :func:`pack` has written."""
+    whole = {}
+    for name, array in arrays.items():
+        if name.endswith((".shape", ".values")):
+            continue
+        if not name.endswith(".kept"):
+            whole[name] = array
+            continue
+        name = name.removesuffix(".kept")
+        shape, values = tuple(arrays[f"{name}.shape"]), arrays[f"{name}.values"]
+        size = int(np.prod(shape))
+        dense = np.zeros(size, values.dtype)
+        dense[np.unpackbits(array, count=size).astype(bool)] = values
+        whole[name] = dense.reshape(shape)
+    return whole

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from fewshot_course._bert import BertConfig
+from fewshot_course.both.bert import BertConfig
 
 WORDS = [
     "the", "a", "my", "your", "card", "account", "is", "was", "not",

@@ -28,7 +28,6 @@ from fewshot_course.evaluation.embedding_quality import (
     label_agreement,
     nearest_novelty,
 )
-from fewshot_course.experiments._text_features import TextFeatures
 from fewshot_course.experiments.registry import (
     Cell,
     Config,
@@ -36,6 +35,7 @@ from fewshot_course.experiments.registry import (
     RunOptions,
     setting,
 )
+from fewshot_course.frameworks import TextFeatures
 
 DATA = ("reviews", "sst2", "tickets", "reviews_kitchen", "reviews_films", "banking77")
 METHODS = {
@@ -181,7 +181,7 @@ def fit_probe(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, C: float
 ) -> dict[str, np.ndarray]:
     """Fit the probe of :class:`TextClassifier`; scikit-learn is imported no earlier."""
-    from fewshot_course._fine_tuning import fit_probe
+    from fewshot_course.both.probe import fit_probe
 
     return fit_probe(features, labels, weights, C)
 

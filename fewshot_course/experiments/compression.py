@@ -19,14 +19,8 @@ import numpy as np
 
 from fewshot_course.data import few_shot_split, load_dataset, mask_labels
 from fewshot_course.evaluation import accuracy
-from fewshot_course.experiments.registry import (
-    MODULES,
-    Cell,
-    Config,
-    Experiment,
-    RunOptions,
-    setting,
-)
+from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.frameworks import MODULES
 
 DATA = ("tickets",)
 METHODS = {

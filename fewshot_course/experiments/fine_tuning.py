@@ -20,15 +20,8 @@ from fewshot_course.evaluation.calibration import (
     confidence_and_correct,
     expected_calibration_error,
 )
-from fewshot_course.experiments._text_features import TextFeatures
-from fewshot_course.experiments.registry import (
-    MODULES,
-    Cell,
-    Config,
-    Experiment,
-    RunOptions,
-    setting,
-)
+from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.frameworks import MODULES, TextFeatures
 
 DATA = ("tickets", "reviews_kitchen", "reviews_films", "reviews", "sst2", "banking77", "imdb")
 METHODS = {

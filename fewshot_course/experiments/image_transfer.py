@@ -15,14 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fewshot_course.data import few_shot_split, load_dataset, resize_images
-from fewshot_course.experiments.registry import (
-    MODULES,
-    Cell,
-    Config,
-    Experiment,
-    RunOptions,
-    setting,
-)
+from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.frameworks import MODULES
 
 DATA = ("glyphs", "mnist5k")
 BASE_DIGITS = 5

@@ -22,14 +22,8 @@ from fewshot_course.data import (
     resize_images,
     rotate_images,
 )
-from fewshot_course.experiments.registry import (
-    MODULES,
-    Cell,
-    Config,
-    Experiment,
-    RunOptions,
-    setting,
-)
+from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.frameworks import MODULES
 
 DATA = (
     "mnist5k->uci_digits",

@@ -30,16 +30,8 @@ from fewshot_course.experiments import (
     maml,
     pseudo_labels,
 )
-from fewshot_course.experiments._text_features import TextFeatures
-from fewshot_course.experiments.registry import (
-    FRAMEWORKS,
-    MODULES,
-    Cell,
-    Config,
-    Experiment,
-    RunOptions,
-    setting,
-)
+from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.frameworks import FRAMEWORKS, MODULES, TextFeatures
 
 __all__ = [
     "BOARDS",

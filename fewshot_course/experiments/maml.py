@@ -22,15 +22,8 @@ from fewshot_course.data import (
     resize_images,
 )
 from fewshot_course.evaluation import mean_interval
-from fewshot_course.experiments._text_features import TextFeatures
-from fewshot_course.experiments.registry import (
-    MODULES,
-    Cell,
-    Config,
-    Experiment,
-    RunOptions,
-    setting,
-)
+from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.frameworks import MODULES, TextFeatures
 
 HELD_OUT_ALPHABETS = ("Korean", "Latin")
 """Omniglot's alphabets of the test; the three others are trained on."""

@@ -21,15 +21,8 @@ from fewshot_course.evaluation.calibration import (
     confidence_and_correct,
     expected_calibration_error,
 )
-from fewshot_course.experiments._text_features import TextFeatures
-from fewshot_course.experiments.registry import (
-    MODULES,
-    Cell,
-    Config,
-    Experiment,
-    RunOptions,
-    setting,
-)
+from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.frameworks import MODULES, TextFeatures
 
 TEXTS = ("tickets", "reviews_kitchen", "reviews_films")
 DATA = ("mnist5k", "uci_digits", "mnist", *TEXTS)

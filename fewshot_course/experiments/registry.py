@@ -20,31 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_course._checks import check_choice, check_number
+from fewshot_course.frameworks import FRAMEWORKS, check_framework
 
 __all__ = [
-    "FRAMEWORKS",
-    "MODULES",
     "Cell",
     "Config",
     "Experiment",
     "RunOptions",
-    "check_framework",
     "field_type",
     "setting",
 ]
-
-FRAMEWORKS = ("torch", "tensorflow")
-"""The frameworks by the names that results and addresses use; "tf" is accepted."""
-
-MODULES = {"torch": "torch", "tensorflow": "tf"}
-"""Framework → its subpackage of ``fewshot_course``."""
-
-
-def check_framework(name: str, known: tuple[str, ...] = FRAMEWORKS) -> str:
-    """Return the name of a framework as results use it."""
-    if name == "tf" and "tensorflow" in known:
-        return "tensorflow"
-    return check_choice("framework", name, known)
 
 
 # ---------------------------------------------------------------------------- settings

@@ -24,8 +24,9 @@ from typing import Any
 
 import fewshot_course
 from fewshot_course._checks import check_choice, check_number
-from fewshot_course.experiments.registry import MODULES, Cell, RunOptions
+from fewshot_course.experiments.registry import Cell, RunOptions
 from fewshot_course.experiments.results import Result, ResultWriter, read_results
+from fewshot_course.frameworks import MODULES
 
 __all__ = ["BACKENDS", "RunError", "limit_threads", "run_cell", "run_cells"]
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from fewshot_course._checks import UNLABELLED
-from fewshot_course._loop import TrainingDiverged
+from fewshot_course.both.training import TrainingDiverged
 from fewshot_course.evaluation import Difference, Interval, mean_interval, paired_difference
 from fewshot_course.report._copies import Copies, group_class
 from fewshot_course.report._methods import MAJORITY, Method

@@ -13,11 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from fewshot_course import __version__
-from fewshot_course._bert import find_bert
 from fewshot_course._checks import UNLABELLED, check_features
-from fewshot_course._texts import check_texts
-from fewshot_course.experiments._text_features import TextFeatures
-from fewshot_course.experiments.registry import MODULES
+from fewshot_course.both.bert import find_bert
+from fewshot_course.both.texts import check_texts
+from fewshot_course.frameworks import MODULES, TextFeatures
 from fewshot_course.weights import load_arrays, part_of, save_arrays
 
 FORMAT = "fewshot_course.report_model/1"

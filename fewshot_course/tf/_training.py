@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fewshot_course import _loop
-from fewshot_course._precision import check_supported, loss_scale, split_batch
+from fewshot_course.both import training as _loop
+from fewshot_course.both.training import check_supported, loss_scale, split_batch
 from fewshot_course.tf import networks
 from fewshot_course.tf.optim import Optimizer
 from fewshot_course.weights import part_of
@@ -224,7 +224,7 @@ def train(
     log_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train with ``step`` until ``steps`` updates are done; see :func:`fewshot_course._loop.run`.
+    """Train with ``step`` until ``steps`` updates are done; see ``run`` in ``both/training.py``.
 
     Args:
         step: does one update, returns named scalars, among them "loss".

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fewshot_course._bert import BertConfig, BertFiles, find_bert, read_weights
 from fewshot_course._checks import check_choice
-from fewshot_course._features import Pooler, frozen_features
+from fewshot_course.both.bert import BertConfig, BertFiles, find_bert, read_weights
+from fewshot_course.both.encoder import Pooler, frozen_features
 from fewshot_course.tf import networks
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor
 from fewshot_course.tf.networks import LayerNorm

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from fewshot_course._mixture import Fitted, MixturePseudoLabeler, match_components, n_parameters
+from fewshot_course.both.gmm import Fitted, MixturePseudoLabeler, match_components, n_parameters
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor
 
 __all__ = [

@@ -18,11 +18,11 @@ import tensorflow as tf
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course._checks import check_choice, check_features, check_labels, check_number
-from fewshot_course._estimator import CourseClassifier
-from fewshot_course._loop import describe, hash_arrays
-from fewshot_course._pseudo import check_classes, class_index
 from fewshot_course._streams import Streams
-from fewshot_course._transfer import HEAD, TUNE, is_path, pretrained_body
+from fewshot_course.both.estimator import CourseClassifier
+from fewshot_course.both.image_transfer import HEAD, TUNE, is_path, pretrained_body
+from fewshot_course.both.pseudo_labels import check_classes, class_index
+from fewshot_course.both.training import describe, hash_arrays
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor, train

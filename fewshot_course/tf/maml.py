@@ -18,14 +18,14 @@ import numpy as np
 import tensorflow as tf
 
 from fewshot_course._checks import check_number
-from fewshot_course._meta import (
+from fewshot_course._streams import Streams
+from fewshot_course.both.maml import (
     MetaEstimator,
     Predictor,
     as_targets,
     one_step_saves_work,
     reptile_batches,
 )
-from fewshot_course._streams import Streams
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.tf import fast_weights, meta_networks, networks, optim
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor, train

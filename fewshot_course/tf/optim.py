@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from fewshot_course._checks import check_optimizer
-from fewshot_course._schedules import ReduceLROnPlateau, ramp, warmup_linear
+from fewshot_course.both.optim import ReduceLROnPlateau, ramp, warmup_linear
 
 __all__ = [
     "ReduceLROnPlateau",

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fewshot_course._meta import Predictor
 from fewshot_course._streams import Streams
+from fewshot_course.both.maml import Predictor
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.tf import meta_networks, networks
 from fewshot_course.tf._training import to_array, to_tensor

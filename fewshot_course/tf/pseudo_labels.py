@@ -15,16 +15,16 @@ import tensorflow as tf
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course._checks import UNLABELLED, check_features, check_labels, check_number
-from fewshot_course._estimator import CourseClassifier
-from fewshot_course._loop import hash_arrays
-from fewshot_course._pseudo import (
+from fewshot_course._streams import Streams
+from fewshot_course.both.estimator import CourseClassifier
+from fewshot_course.both.pseudo_labels import (
     check_classes,
     class_index,
     lee_weight,
     select_confident,
     warn_without_unlabelled,
 )
-from fewshot_course._streams import Streams
+from fewshot_course.both.training import hash_arrays
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor, train

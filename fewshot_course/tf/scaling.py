@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fewshot_course._precision import LossScale, split_batch
-from fewshot_course._scaling import (
+from fewshot_course._streams import Streams
+from fewshot_course.both.scaling import (
     ParallelClassifier,
     WorkerError,
     check_divides,
     python,
     worker_command,
 )
-from fewshot_course._streams import Streams
+from fewshot_course.both.training import LossScale, split_batch
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import _start, networks, optim
 from fewshot_course.tf._training import (

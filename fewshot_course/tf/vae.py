@@ -25,15 +25,15 @@ from fewshot_course._checks import (
     check_number,
     check_pair,
 )
-from fewshot_course._generative import (
+from fewshot_course._streams import Streams
+from fewshot_course.both.generative import (
     GenerativeLabeler,
     check_training,
     check_unit_interval,
     check_widths,
     one_hot,
 )
-from fewshot_course._loop import describe, hash_arrays
-from fewshot_course._streams import Streams
+from fewshot_course.both.training import describe, hash_arrays
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
 from fewshot_course.tf._training import normal, resolve_device, to_array, to_tensor, train

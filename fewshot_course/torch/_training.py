@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot_course import _loop
-from fewshot_course._precision import check_supported, loss_scale, split_batch
+from fewshot_course.both import training as _loop
+from fewshot_course.both.training import check_supported, loss_scale, split_batch
 from fewshot_course.torch import networks
 from fewshot_course.weights import part_of
 
@@ -174,7 +174,7 @@ def train(
     log_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train with ``step`` until ``steps`` updates are done; see :func:`fewshot_course._loop.run`.
+    """Train with ``step`` until ``steps`` updates are done; see ``run`` in ``both/training.py``.
 
     Args:
         step: does one update, returns named scalars, among them "loss".

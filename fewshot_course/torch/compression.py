@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_course._bert import BertConfig
-from fewshot_course._compressed import (
+from fewshot_course._streams import Streams
+from fewshot_course.both.bert import BertConfig
+from fewshot_course.both.compression import (
     FROZEN,
     CompressedClassifier,
     CompressedImages,
@@ -20,25 +21,23 @@ from fewshot_course._compressed import (
     Integers,
     fitted_copy,
 )
-from fewshot_course._compression import (
-    Arrays,
+from fewshot_course.both.fine_tuning import in_batches
+from fewshot_course.both.optim import warmup_linear
+from fewshot_course.both.pruning import (
     Pruner,
     cubic_sparsity,
     dequantize,
-    file_size,
     magnitude_mask,
     magnitude_masks,
-    milliseconds,
     quantize_symmetric,
 )
-from fewshot_course._fine_tuning import in_batches
-from fewshot_course._loop import hash_arrays
-from fewshot_course._schedules import warmup_linear
-from fewshot_course._streams import Streams
-from fewshot_course._texts import Tokens
+from fewshot_course.both.texts import Tokens
+from fewshot_course.both.training import hash_arrays
+from fewshot_course.evaluation.costs import file_size, milliseconds
 from fewshot_course.torch import networks, optim
 from fewshot_course.torch._training import resolve_device, to_array, to_tensor, train
 from fewshot_course.torch.fine_tuning import TextNetwork
+from fewshot_course.weights import Arrays
 
 __all__ = [
     "CompressedImageClassifier",

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_course._bert import LORA_TARGETS, BertConfig, BertFiles, find_bert, read_weights
 from fewshot_course._checks import check_choice
-from fewshot_course._features import Pooler, frozen_features
+from fewshot_course.both.bert import LORA_TARGETS, BertConfig, BertFiles, find_bert, read_weights
+from fewshot_course.both.encoder import Pooler, frozen_features
 from fewshot_course.torch import networks
 from fewshot_course.torch._training import resolve_device, to_array, to_tensor
 

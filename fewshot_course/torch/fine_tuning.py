@@ -12,16 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_course._bert import BertConfig
-from fewshot_course._fine_tuning import (
-    LSTM_UNITS,
-    FineTunedClassifier,
-    TextData,
-    cross_entropy_of,
-    in_batches,
-)
 from fewshot_course._streams import Streams
-from fewshot_course._texts import Tokens
+from fewshot_course.both.bert import BertConfig
+from fewshot_course.both.fine_tuning import LSTM_UNITS, FineTunedClassifier, TextData, in_batches
+from fewshot_course.both.probe import cross_entropy_of
+from fewshot_course.both.texts import Tokens
 from fewshot_course.torch import networks, optim
 from fewshot_course.torch._training import Updater, resolve_device, to_array, to_tensor, train
 from fewshot_course.torch.encoder import Encoder, dropout_masks, encode, keep_mask, mean_pool

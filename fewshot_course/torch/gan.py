@@ -20,15 +20,15 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from fewshot_course._checks import UNLABELLED, check_choice, check_features, check_number
-from fewshot_course._generative import (
+from fewshot_course._streams import Streams
+from fewshot_course.both.generative import (
     GenerativeLabeler,
     check_training,
     check_widths,
     final_decay,
     one_hot,
 )
-from fewshot_course._loop import describe, hash_arrays
-from fewshot_course._streams import Streams
+from fewshot_course.both.training import describe, hash_arrays
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
 from fewshot_course.torch._training import normal, resolve_device, to_array, to_tensor, train

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot_course._mixture import Fitted, MixturePseudoLabeler, match_components, n_parameters
+from fewshot_course.both.gmm import Fitted, MixturePseudoLabeler, match_components, n_parameters
 from fewshot_course.torch._training import resolve_device, to_array, to_tensor
 
 __all__ = [

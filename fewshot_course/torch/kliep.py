@@ -26,10 +26,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from fewshot_course._checks import check_choice, check_features, check_number
-from fewshot_course._domains import Domains, check_domains
-from fewshot_course._estimator import CourseClassifier
-from fewshot_course._loop import describe, hash_arrays
 from fewshot_course._streams import Streams
+from fewshot_course.both.estimator import CourseClassifier
+from fewshot_course.both.kl_adaptation import Domains, check_domains
+from fewshot_course.both.training import describe, hash_arrays
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
 from fewshot_course.torch._training import resolve_device, to_array, to_tensor, train

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_course._checks import check_optimizer
-from fewshot_course._schedules import ReduceLROnPlateau, ramp, warmup_linear
+from fewshot_course.both.optim import ReduceLROnPlateau, ramp, warmup_linear
 
 __all__ = [
     "ReduceLROnPlateau",

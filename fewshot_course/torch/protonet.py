@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot_course._meta import Predictor
 from fewshot_course._streams import Streams
+from fewshot_course.both.maml import Predictor
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.torch import meta_networks, networks
 from fewshot_course.torch._training import to_array, to_tensor

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot_course._precision import LossScale, split_batch
-from fewshot_course._scaling import (
+from fewshot_course._streams import Streams
+from fewshot_course.both.scaling import (
     ParallelClassifier,
     WorkerError,
     check_divides,
@@ -24,7 +24,7 @@ from fewshot_course._scaling import (
     python,
     worker_command,
 )
-from fewshot_course._streams import Streams
+from fewshot_course.both.training import LossScale, split_batch
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
 from fewshot_course.torch._training import (

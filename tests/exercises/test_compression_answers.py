@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import torch
 
-from fewshot_course import _compression
+from fewshot_course.both import pruning as _compression
 from fewshot_course.exercises import check, exercise
 
 

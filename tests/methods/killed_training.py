@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fewshot_course import _loop
+from fewshot_course.both import training as _loop
 
 PACKAGES = {"torch": "fewshot_course.torch", "tensorflow": "fewshot_course.tf"}
 # What is imported before the fork: whatever starts no thread and runs no operation.
 PRELOADED = {
     "torch": ["fewshot_course.torch", "torch._dynamo"],
-    "tensorflow": ["tensorflow", "keras", "fewshot_course._estimator", "fewshot_course.data"],
+    "tensorflow": ["tensorflow", "keras", "fewshot_course.both.estimator", "fewshot_course.data"],
 }
 EVERY, STEPS = 5, 150
 

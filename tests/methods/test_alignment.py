@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from fewshot_course import _loop
+from fewshot_course.both import training as _loop
 
 ADAPTERS = ["CORALAdapter", "DANNAdapter"]
 

@@ -15,19 +15,17 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from fewshot_course._compressed import kept_layers
-from fewshot_course._compression import (
+from fewshot_course.both.compression import kept_layers
+from fewshot_course.both.pruning import (
     Pruner,
     cubic_sparsity,
     dequantize,
-    file_size,
     magnitude_mask,
     magnitude_masks,
-    milliseconds,
-    pack,
     quantize_symmetric,
-    unpack,
 )
+from fewshot_course.evaluation.costs import file_size, milliseconds
+from fewshot_course.weights import pack, unpack
 
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -394,7 +392,7 @@ def test_the_other_framework_reads_the_file(both, tiny, tmp_path):
 
 
 def test_an_interrupted_training_goes_on_to_the_same_end(framework, tiny, tmp_path, monkeypatch):
-    from fewshot_course import _loop
+    from fewshot_course.both import training as _loop
 
     teacher = probe(framework, tiny)
     params = {"sparsity": 0.6, "epochs": 4}

@@ -9,9 +9,10 @@ import pytest
 import tiny_bert
 from safetensors.numpy import load_file, save_file
 
-from fewshot_course._bert import find_bert, read_weights
-from fewshot_course._feature_cache import FeatureCache
-from fewshot_course._texts import LengthBatches, batches_by_length, tokenise
+from fewshot_course.both.batches import LengthBatches, batches_by_length
+from fewshot_course.both.bert import find_bert, read_weights
+from fewshot_course.both.encoder import FeatureCache
+from fewshot_course.both.texts import tokenise
 from fewshot_course.data._files import CACHE_VARIABLE
 from fewshot_course.data.minilm import minilm_folder
 

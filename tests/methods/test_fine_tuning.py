@@ -12,20 +12,19 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from fewshot_course import _loop
-from fewshot_course._bert import find_bert, read_weights
-from fewshot_course._fine_tuning import (
+from fewshot_course._streams import Streams
+from fewshot_course.both import training as _loop
+from fewshot_course.both.batches import PairBatches
+from fewshot_course.both.bert import find_bert, read_weights
+from fewshot_course.both.fine_tuning import (
     LSTM_UNITS,
-    PairBatches,
-    Schedule,
-    cross_entropy_of,
     draw_weights,
     example_weights,
-    fit_probe,
     head_shapes,
     hold_out,
 )
-from fewshot_course._streams import Streams
+from fewshot_course.both.optim import Schedule
+from fewshot_course.both.probe import cross_entropy_of, fit_probe
 from fewshot_course.data._files import CACHE_VARIABLE
 
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")

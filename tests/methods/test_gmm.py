@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
-from fewshot_course._mixture import COVARIANCE_TYPES, match_components, n_parameters, raised
+from fewshot_course.both.gmm import COVARIANCE_TYPES, match_components, n_parameters, raised
 
 COVARIANCES = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 

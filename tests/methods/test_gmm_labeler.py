@@ -7,7 +7,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import cross_val_score
 
-from fewshot_course._mixture import COVARIANCE_TYPES
+from fewshot_course.both.gmm import COVARIANCE_TYPES
 from fewshot_course.data import few_shot_split, load_dataset, mask_labels
 
 QUIET = pytest.mark.filterwarnings("ignore::UserWarning")

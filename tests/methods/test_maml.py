@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot_course._loop import TrainingDiverged
-from fewshot_course._meta import reptile_batches
+from fewshot_course.both.maml import reptile_batches
+from fewshot_course.both.training import TrainingDiverged
 from fewshot_course.data import Episodes, EpisodeSampler, SinusoidSampler
 
 METHODS = ("MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet")

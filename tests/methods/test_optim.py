@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot_course._schedules import ReduceLROnPlateau, ramp, warmup_linear
+from fewshot_course.both.optim import ReduceLROnPlateau, ramp, warmup_linear
 
 torch = pytest.importorskip("torch", reason="the oracle is torch.optim")
 

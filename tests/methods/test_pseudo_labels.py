@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
 
-from fewshot_course._pseudo import lee_weight, select_confident
+from fewshot_course.both.pseudo_labels import lee_weight, select_confident
 from fewshot_course.data import mask_labels
 from fewshot_course.pseudo_label_loop import pseudo_label_loop
 

@@ -11,8 +11,9 @@ import tiny_bert
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot_course import _loop, _scaling
-from fewshot_course._precision import LossScale, check_precision, loss_scale, split_batch
+from fewshot_course.both import scaling as _scaling
+from fewshot_course.both import training as _loop
+from fewshot_course.both.training import LossScale, check_precision, loss_scale, split_batch
 from fewshot_course.checkpoints import load_checkpoint
 
 RNG = np.random.default_rng(0)

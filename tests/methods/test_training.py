@@ -9,10 +9,10 @@ import killed_training
 import numpy as np
 import pytest
 
-from fewshot_course import _loop
-from fewshot_course._loop import TrainingDiverged, describe
-from fewshot_course._schedules import ReduceLROnPlateau
 from fewshot_course._streams import STREAM_NAMES, Streams
+from fewshot_course.both import training as _loop
+from fewshot_course.both.optim import ReduceLROnPlateau
+from fewshot_course.both.training import TrainingDiverged, describe
 from fewshot_course.checkpoints import CheckpointError, load_checkpoint
 
 KILLS = 5

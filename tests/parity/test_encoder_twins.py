@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
-from fewshot_course._bert import find_bert  # noqa: E402
-from fewshot_course._texts import tokenise  # noqa: E402
+from fewshot_course.both.bert import find_bert  # noqa: E402
+from fewshot_course.both.texts import tokenise  # noqa: E402
 from fewshot_course.tf import encoder as tf_encoder  # noqa: E402
 from fewshot_course.tf import networks as tf_networks  # noqa: E402
 from fewshot_course.torch import encoder as torch_encoder  # noqa: E402

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot_course._estimator import CourseClassifier
+from fewshot_course.both.estimator import CourseClassifier
 from fewshot_course.weights import part_of
 
 TUNE = ("scratch", "full", "head")

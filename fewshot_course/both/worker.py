@@ -1,6 +1,6 @@
 """One worker of a data-parallel training, started by the classifier or by an engine's launcher.
 
-python -m fewshot_course._worker torch|tf FOLDER
+python -m fewshot_course.both.worker torch|tf FOLDER
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from fewshot_course._scaling import ERROR, do_job
+from fewshot_course.both.scaling import ERROR, do_job
 
 
 def main(framework: str, folder: Path) -> int:

@@ -14,8 +14,8 @@ from fewshot_course._checks import (
     check_labels,
     check_number,
 )
-from fewshot_course._estimator import CourseClassifier
-from fewshot_course._pseudo import check_classes, class_index, warn_without_unlabelled
+from fewshot_course.both.estimator import CourseClassifier
+from fewshot_course.both.pseudo_labels import check_classes, class_index, warn_without_unlabelled
 
 
 class GenerativeLabeler(CourseClassifier):

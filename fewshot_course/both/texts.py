@@ -14,9 +14,6 @@ import numpy as np
 
 from fewshot_course._checks import check_number
 
-WINDOW = 8
-"""Batches among which texts of like length are brought together."""
-
 
 def check_texts(name: str, texts: Any) -> list[str]:
     """Return ``texts`` as a list of str.
@@ -136,67 +133,3 @@ def _tokenizer(folder: Path) -> Any:
 def check_max_length(max_length: Any, positions: int) -> int:
     """Return ``max_length`` if the model has that many positions."""
     return int(check_number("max_length", max_length, low=3, high=positions, integer=True))
-
-
-def batches_by_length(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut all texts into batches of like length, so that little is padding.
-
-    Args:
-        lengths: ``(n,)``.
-        batch_size: texts a batch, at most.
-
-    Returns:
-        Index arrays that together hold every text once, shortest texts first.
-    """
-    order = np.argsort(lengths, kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-class LengthBatches:
-    """Endless training batches: random, but texts of like length come together.
-
-    Each epoch shuffles the texts, sorts them by length within windows of :data:`WINDOW` batches,
-    cuts them, and shuffles the batches.  Sizes differ by one at most, and no text is left out.
-
-    Args:
-        lengths: tokens of each text, ``(n,)``.
-        batch_size: texts a batch, at most.
-        rng: decides the order; one number is taken from it, now.
-
-    Attributes:
-        batches_per_epoch: ⌈n / batch_size⌉.
-    """
-
-    def __init__(self, lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> None:
-        check_number("batch_size", batch_size, low=1, integer=True)
-        self.lengths, self.batch_size = lengths, batch_size
-        self.batches_per_epoch = -(-len(lengths) // batch_size)
-        self._seed = int(rng.integers(2**63))
-        self._start_epoch(0)
-
-    def _start_epoch(self, epoch: int) -> None:
-        rng = np.random.default_rng([self._seed, epoch])
-        order = rng.permutation(len(self.lengths))
-        width = WINDOW * self.batch_size
-        windows = [order[start : start + width] for start in range(0, len(order), width)]
-        by_length = [window[np.argsort(self.lengths[window], kind="stable")] for window in windows]
-        batches = np.array_split(np.concatenate(by_length), self.batches_per_epoch)
-        self._epoch, self._position = epoch, 0
-        self._batches = [batches[index] for index in rng.permutation(self.batches_per_epoch)]
-
-    def next(self) -> np.ndarray:
-        """Return the indices of the next batch."""
-        if self._position == len(self._batches):
-            self._start_epoch(self._epoch + 1)
-        self._position += 1
-        return self._batches[self._position - 1]
-
-    def state(self) -> dict[str, int]:
-        """Return where the batches stand, ready for JSON."""
-        return {"seed": self._seed, "epoch": self._epoch, "position": self._position}
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Go on from a :meth:`state`."""
-        self._seed = state["seed"]
-        self._start_epoch(state["epoch"])
-        self._position = state["position"]

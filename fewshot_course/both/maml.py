@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course import __version__
 from fewshot_course._checks import check_choice, check_features, check_labels, check_number
-from fewshot_course._estimator import FORMAT
-from fewshot_course._loop import TrainingDiverged, hash_arrays
 from fewshot_course._streams import Streams
+from fewshot_course.both.estimator import FORMAT
+from fewshot_course.both.training import TrainingDiverged, hash_arrays
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.weights import load_arrays, save_arrays
 

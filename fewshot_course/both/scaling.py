@@ -20,11 +20,10 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course._checks import check_choice, check_features, check_labels, check_number
-from fewshot_course._estimator import CourseClassifier
-from fewshot_course._loop import describe, hash_arrays
-from fewshot_course._precision import check_precision
-from fewshot_course._pseudo import check_classes, class_index
 from fewshot_course._streams import Streams
+from fewshot_course.both.estimator import CourseClassifier
+from fewshot_course.both.pseudo_labels import check_classes, class_index
+from fewshot_course.both.training import check_precision, describe, hash_arrays
 from fewshot_course.data import BatchStream
 from fewshot_course.weights import load_arrays, part_of, save_arrays
 
@@ -279,7 +278,7 @@ class ParallelClassifier(CourseClassifier):
 
 def worker_command(framework: str, folder: Path) -> list[str]:
     """Return the arguments of Python that do one worker's part of a job."""
-    return ["-m", "fewshot_course._worker", framework, str(folder)]
+    return ["-m", "fewshot_course.both.worker", framework, str(folder)]
 
 
 def do_job(classifier: type[ParallelClassifier], folder: Path) -> None:

@@ -12,27 +12,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import log_softmax, softmax
-from sklearn.linear_model import LogisticRegression
+from scipy.special import softmax
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot_course._bert import BertConfig, BertFiles, find_bert, read_weights
 from fewshot_course._checks import UNLABELLED, check_choice, check_labels, check_number
-from fewshot_course._estimator import CourseClassifier
-from fewshot_course._loop import describe, hash_arrays
-from fewshot_course._precision import check_precision
-from fewshot_course._pseudo import check_classes, class_index
-from fewshot_course._schedules import ReduceLROnPlateau, warmup_linear
 from fewshot_course._streams import Streams
-from fewshot_course._texts import (
-    LengthBatches,
-    Tokens,
-    batches_by_length,
-    check_max_length,
-    check_texts,
-    tokenise,
-)
+from fewshot_course.both.batches import LengthBatches, PairBatches, batches_by_length
+from fewshot_course.both.bert import BertConfig, BertFiles, find_bert, read_weights
+from fewshot_course.both.estimator import CourseClassifier
+from fewshot_course.both.optim import Schedule
+from fewshot_course.both.probe import fit_probe, unit
+from fewshot_course.both.pseudo_labels import check_classes, class_index
+from fewshot_course.both.texts import Tokens, check_max_length, check_texts, tokenise
+from fewshot_course.both.training import check_precision, describe, hash_arrays
 
 LSTM_UNITS = 128
 LEARNING_RATES = {"full": 5e-5, "top": 1e-4, "lora": 1e-3}
@@ -96,55 +89,6 @@ def top_names(config: BertConfig, layers: int) -> list[str]:
 
 
 # ---------------------------------------------------------------- the convex part
-
-
-_NEWTON_UP_TO = 500  # unknowns; beyond, their square matrix costs more than L-BFGS
-
-
-def fit_probe(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, C: float
-) -> dict[str, np.ndarray]:
-    """Return the optimum of a linear head on fixed features, by scikit-learn.
-
-    The sum of weighted cross-entropies plus ‖W‖² / (2C) is convex, so there is one optimum and
-    no learning rate; biases are not penalised.
-
-    Args:
-        features: ``(n, d)``.
-        labels: class indices ``(n,)``, each class present.
-        weights: of the examples, ``(n,)``.
-        C: inverse strength of the penalty.
-
-    Returns:
-        "head.weight" ``(classes, d)`` and "head.bias" ``(classes,)``, float64.
-    """
-    X = features.astype(np.float64)
-    n_classes = len(np.unique(labels))
-    unknowns = (1 if n_classes == 2 else n_classes) * (len(X) + 1)
-    if len(X) <= X.shape[1] and unknowns <= _NEWTON_UP_TO:
-        # The optimum lies in the span of the few features: there Newton's method is quickest.
-        basis, coordinates = np.linalg.qr(X.T)
-        model = LogisticRegression(C=C, tol=1e-6, solver="newton-cholesky")
-        model.fit(coordinates.T, labels, sample_weight=weights)
-        weight, bias = model.coef_ @ basis.T, model.intercept_
-    else:
-        model = LogisticRegression(C=C, tol=1e-6, max_iter=5000)
-        model.fit(X, labels, sample_weight=weights)
-        weight, bias = model.coef_, model.intercept_
-    if len(bias) == 1:  # two classes: one row z says the same as the two rows ∓z/2
-        weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    return {"head.weight": weight, "head.bias": bias}
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-    """Give each row the length 1."""
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
-
-
-def cross_entropy_of(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """Return the mean of weight · cross-entropy, in float64."""
-    chosen = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
-    return float(-(weights * chosen).mean())
 
 
 # ---------------------------------------------------------------- the few labels
@@ -247,133 +191,6 @@ def hold_out(
         aside.append(members[:n])
     held = np.sort(np.concatenate(aside))
     return np.setdiff1d(np.arange(len(labels)), held), held
-
-
-class PairBatches:
-    """Endless batches for pairs: some classes, and some texts of each.
-
-    A batch holds up to ``batch_size / 2`` classes, and of each at least two texts where it has
-    two, so that there are pairs within a class and between classes.
-
-    Args:
-        labels: class indices ``(n,)``.
-        batch_size: texts a batch, at most.
-        rng: decides what is drawn; one number is taken from it, now.
-
-    Attributes:
-        batches_per_epoch: ⌈n / batch_size⌉.
-    """
-
-    def __init__(self, labels: np.ndarray, batch_size: int, rng: np.random.Generator) -> None:
-        check_number("batch_size", batch_size, low=4, integer=True)
-        self.batches_per_epoch = -(-len(labels) // batch_size)
-        self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        self._classes = min(len(self._members), batch_size // 2)
-        self._texts = batch_size // self._classes
-        self._rng = np.random.default_rng(int(rng.integers(2**63)))
-
-    def next(self) -> np.ndarray:
-        """Return the indices of the next batch."""
-        chosen = self._rng.permutation(len(self._members))[: self._classes]
-        return np.concatenate(
-            [self._rng.permutation(self._members[c])[: self._texts] for c in chosen]
-        )
-
-    def state(self) -> dict[str, Any]:
-        """Return the generator's state, ready for JSON."""
-        return dict(self._rng.bit_generator.state)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a :meth:`state`."""
-        self._rng.bit_generator.state = state
-
-
-class Schedule:
-    """The learning rate of each step, and when to stop.
-
-    Args:
-        kind: after the warm-up the rate falls to 0 ("linear"), stays ("constant"), or falls when
-            a loss stops falling ("plateau").
-        steps: number of steps in all.
-        steps_per_epoch: steps between two looks at the validation part.
-        warmup: part of the steps in which the rate rises from 0, in [0, 1].
-        plateau_factor: what a plateau multiplies the rate by.
-        plateau_patience: epochs without improvement that a plateau needs.
-        patience: epochs without improvement on the validation part that end the training.
-
-    Attributes:
-        best_epoch: epoch of the lowest validation loss, counted from 1; 0: none yet.
-        stopped: whether the training has ended early.
-    """
-
-    def __init__(
-        self, kind: str, steps: int, steps_per_epoch: int, warmup: float,
-        plateau_factor: float, plateau_patience: int, patience: int,
-    ) -> None:  # fmt: skip
-        self.kind, self.steps, self.warmup = kind, steps, warmup
-        self.steps_per_epoch, self.patience = steps_per_epoch, patience
-        self.plateau = ReduceLROnPlateau(1.0, plateau_factor, plateau_patience)
-        self.best, self.best_epoch, self.bad, self.total = float("inf"), 0, 0, 0.0
-
-    @property
-    def stopped(self) -> bool:
-        return self.bad >= self.patience
-
-    def factor(self, step: int) -> float:
-        """Return what the learning rate is multiplied by in a step, counted from 0."""
-        rising = self.warmup * self.steps
-        if self.kind == "linear" or step < rising:
-            return warmup_linear(step, self.steps, self.warmup)
-        return self.plateau.lr if self.kind == "plateau" else 1.0
-
-    def after(
-        self,
-        step: int,
-        loss: Any,
-        validate: Callable[[], float] | None,
-        keep: Callable[[], None],
-    ) -> dict[str, float]:
-        """Note a step; at the end of an epoch, look at the validation part.
-
-        Args:
-            step: its number, counted from 0.
-            loss: its loss; watched for a plateau where there is no validation part.
-            validate: computes the validation loss.
-            keep: called when that is the lowest so far.
-
-        Returns:
-            "validation_loss" at the end of an epoch.
-        """
-        watch_training = self.kind == "plateau" and validate is None
-        if watch_training:
-            self.total += float(loss)
-        if (step + 1) % self.steps_per_epoch:
-            return {}
-        seen: dict[str, float] = {}
-        if validate is not None:
-            seen["validation_loss"] = validate()
-            if seen["validation_loss"] < self.best:
-                self.best, self.bad = seen["validation_loss"], 0
-                self.best_epoch = (step + 1) // self.steps_per_epoch
-                keep()
-            else:
-                self.bad += 1
-        if self.kind == "plateau":
-            mean = self.total / self.steps_per_epoch
-            self.plateau.step(mean if watch_training else seen["validation_loss"])
-            self.total = 0.0
-        return seen
-
-    def state(self) -> dict[str, Any]:
-        """Return what :meth:`restore` needs, ready for JSON."""
-        names = ("best", "best_epoch", "bad", "total")
-        return {name: getattr(self, name) for name in names} | {"plateau": self.plateau.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a :meth:`state`."""
-        for name in ("best", "best_epoch", "bad", "total"):
-            setattr(self, name, state[name])
-        self.plateau.restore(state["plateau"])
 
 
 # ---------------------------------------------------------------- the estimator

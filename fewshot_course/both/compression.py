@@ -17,7 +17,6 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot_course._bert import BertConfig, BertFiles, find_bert, read_weights
 from fewshot_course._checks import (
     UNLABELLED,
     check_choice,
@@ -25,23 +24,23 @@ from fewshot_course._checks import (
     check_labels,
     check_number,
 )
-from fewshot_course._compression import (
+from fewshot_course._streams import Streams
+from fewshot_course.both.batches import LengthBatches
+from fewshot_course.both.bert import BertConfig, BertFiles, find_bert, read_weights
+from fewshot_course.both.estimator import CourseClassifier
+from fewshot_course.both.fine_tuning import FineTunedClassifier, draw_weights, head_shapes
+from fewshot_course.both.probe import unit
+from fewshot_course.both.pruning import (
     PRUNING,
     SCOPES,
-    Arrays,
     dequantize,
     magnitude_masks,
-    pack,
     quantize_symmetric,
-    unpack,
 )
-from fewshot_course._estimator import CourseClassifier
-from fewshot_course._fine_tuning import FineTunedClassifier, draw_weights, head_shapes, unit
-from fewshot_course._loop import describe
-from fewshot_course._streams import Streams
-from fewshot_course._texts import LengthBatches, Tokens, check_max_length, check_texts, tokenise
+from fewshot_course.both.texts import Tokens, check_max_length, check_texts, tokenise
+from fewshot_course.both.training import describe
 from fewshot_course.data import BatchStream
-from fewshot_course.weights import part_of
+from fewshot_course.weights import Arrays, pack, part_of, unpack
 
 BACKENDS = ("framework", "hand")
 FEATURES_WEIGHT = 10.0  # of the teacher's features in the loss, where it has any
@@ -624,7 +623,7 @@ def fitted_copy(classifier: Any, texts: type, images: type, sparsity: float, sco
         texts: the framework's class for texts.
         images: the framework's class for images.
         sparsity: share of the weights that is set to 0.
-        scope: see :func:`~fewshot_course._compression.magnitude_masks`.
+        scope: see :func:`~fewshot_course.both.pruning.magnitude_masks`.
 
     Raises:
         TypeError: for a classifier that has no network of the course.

@@ -1,4 +1,4 @@
-"""Frozen features of texts, by the encoder of either framework."""
+"""Which frameworks there are, and the one place that imports their modules by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewshot_course.experiments.registry import MODULES
+from fewshot_course._checks import check_choice
+
+FRAMEWORKS = ("torch", "tensorflow")
+"""The frameworks by the names that results and addresses use; "tf" is accepted."""
+
+
+MODULES = {"torch": "torch", "tensorflow": "tf"}
+"""Framework → its subpackage of ``fewshot_course``."""
+
+
+def check_framework(name: str, known: tuple[str, ...] = FRAMEWORKS) -> str:
+    """Return the name of a framework as results use it."""
+    if name == "tf" and "tensorflow" in known:
+        return "tensorflow"
+    return check_choice("framework", name, known)
 
 
 @dataclass(frozen=True)

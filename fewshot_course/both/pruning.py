@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fewshot_course._checks import check_choice, check_number
-
-Arrays = dict[str, np.ndarray]
+from fewshot_course.weights import Arrays
 
 SCOPES = ("layer", "global")
 PRUNING = ("one-shot", "gradual")
@@ -205,79 +200,3 @@ def _along(scale: np.ndarray, axis: int | None, ndim: int) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- files and time
-
-
-def pack(name: str, array: np.ndarray) -> Arrays:
-    """Return how an array is written: whole, or, where that is shorter, without what is 0.
-
-    The short form has one bit for each place and the values that are not 0.
-
-    Args:
-        name: of the array.
-        array: any.
-    """
-    kept = array != 0
-    if kept.sum() * array.itemsize + array.size / 8 >= array.nbytes:
-        return {name: array}
-    return {
-        f"{name}.kept": np.packbits(kept),
-        f"{name}.shape": np.array(array.shape, np.int64),
-        f"{name}.values": array[kept],
-    }
-
-
-def unpack(arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """Return the arrays that :func:`pack` has written."""
-    whole = {}
-    for name, array in arrays.items():
-        if name.endswith((".shape", ".values")):
-            continue
-        if not name.endswith(".kept"):
-            whole[name] = array
-            continue
-        name = name.removesuffix(".kept")
-        shape, values = tuple(arrays[f"{name}.shape"]), arrays[f"{name}.values"]
-        size = int(np.prod(shape))
-        dense = np.zeros(size, values.dtype)
-        dense[np.unpackbits(array, count=size).astype(bool)] = values
-        whole[name] = dense.reshape(shape)
-    return whole
-
-
-def file_size(classifier: Any) -> int:
-    """Return how many bytes ``classifier.save`` writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        return os.path.getsize(classifier.save(Path(folder) / "classifier"))
-
-
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-
-
-def milliseconds(
-    classifiers: Mapping[str, Any], X: Any, repeats: int = 5, clock: str = "wall"
-) -> dict[str, float]:
-    """Return how long each classifier takes for one example.
-
-    The classifiers take turns, and each one's quickest turn counts: what else the machine does
-    can only make a turn longer.
-
-    Args:
-        classifiers: name → fitted classifier.
-        X: examples, predicted in one call.
-        repeats: turns, after one that does not count.
-        clock: "wall", or "cpu": the processor time of this process, which other processes on a
-            busy machine do not lengthen; of no use on a GPU.
-
-    Returns:
-        name → milliseconds.
-    """
-    check_number("repeats", repeats, low=1, integer=True)
-    now = CLOCKS[check_choice("clock", clock, CLOCKS)]
-    best = dict.fromkeys(classifiers, np.inf)
-    for turn in range(repeats + 1):
-        for name, classifier in classifiers.items():
-            start = now()
-            classifier.predict_proba(X)
-            if turn:
-                best[name] = min(best[name], now() - start)
-    return {name: 1000 * seconds / len(X) for name, seconds in best.items()}

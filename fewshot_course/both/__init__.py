@@ -1,0 +1,1 @@
+"""What a method is asked and what it answers, once for both frameworks."""
