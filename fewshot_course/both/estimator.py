@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,20 +13,118 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course import __version__
 from fewshot_course._checks import UNLABELLED, check_labels
-from fewshot_course.weights import load_arrays, save_arrays
+from fewshot_course.weights import Arrays, load_arrays, part_of, save_arrays
 
 FORMAT = "fewshot_course.estimator/1"
 
 
-class CourseClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier by scikit-learn's conventions that can be saved and read by the twin.
+class Storable:
+    """What a fitted estimator consists of, and how it is written into a file and read again.
 
-    A subclass gives ``predict_proba``, and what a fitted copy consists of:
-    ``_fitted_arrays() -> dict`` and ``_restore(arrays, facts)``, with JSON-able learned
-    attributes named in ``_facts``.
+    Beside the networks, which a framework knows, these are the learned attributes that JSON can
+    hold (``_facts``) and those that are arrays (``_arrays``).
     """
 
     _facts: tuple[str, ...] = ("input_shape_",)
+    _arrays: tuple[str, ...] = ()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fitted estimator into one safetensors file with a JSON header.
+
+        Args:
+            path: the file; its folder must exist.
+
+        Raises:
+            NotFittedError: if ``fit`` has not been called.
+            TypeError: if ``network`` is the user's own factory, which no file can hold.
+        """
+        check_is_fitted(self)
+        params = self.get_params(deep=False)  # type: ignore[attr-defined]
+        for name, value in params.items():
+            if callable(value):
+                raise TypeError(
+                    f"{name}={value!r} is code, which a weights file cannot hold; save the "
+                    f"weights alone with networks.to_numpy and weights.save_arrays."
+                )
+        header = {
+            "format": FORMAT,
+            "version": __version__,
+            "class": type(self).__name__,
+            "params": params,
+            "facts": {name: getattr(self, name) for name in self._facts},
+        }
+        return save_arrays(path, self._fitted_arrays(), header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an estimator that this class, or its twin in the other framework, has saved.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is damaged, or holds another class, other settings or attributes.
+        """
+        arrays, header = load_arrays(path)
+        if header.get("format") != FORMAT:
+            raise ValueError(f"{path} holds {header.get('format')!r}, expected {FORMAT!r}.")
+        if header.get("class") != cls.__name__:
+            raise ValueError(
+                f"{path} holds a {header.get('class')}, not a {cls.__name__}; "
+                f"load it with the class that saved it."
+            )
+        params, facts = header.get("params"), header.get("facts")
+        known = cls._get_param_names()  # type: ignore[attr-defined]
+        if not isinstance(params, dict) or not set(params) <= set(known):
+            raise ValueError(
+                f"{path} has settings that {cls.__name__} does not have: {params!r:.200}."
+            )
+        # Only what the class declares is ever set: a file names data, never code.
+        if not isinstance(facts, dict) or set(facts) != set(cls._facts):
+            raise ValueError(f"{path} has the facts {facts!r:.200}, expected {list(cls._facts)}.")
+        estimator = cls(**{name: _as_tuple(value) for name, value in params.items()})
+        for name, value in facts.items():
+            setattr(estimator, name, _as_tuple(value))
+        missing = [name for name in cls._arrays if name not in arrays]
+        if missing:
+            raise ValueError(f"{path} misses the arrays {missing}.")
+        estimator._restore(arrays)
+        return estimator
+
+    def _fitted_arrays(self) -> dict[str, np.ndarray]:
+        """Return all arrays of the fitted estimator by name; a framework adds its networks."""
+        return {name: getattr(self, name) for name in self._arrays}
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take back what :meth:`_fitted_arrays` returned; a framework builds its networks."""
+        for name in self._arrays:
+            setattr(self, name, arrays.pop(name))
+
+
+def networks_in(arrays: Arrays, names: Collection[str]) -> dict[str, Arrays]:
+    """Return the arrays of each network, without its name before theirs.
+
+    Raises:
+        ValueError: for an array that belongs to none.
+    """
+    if len(names) == 1 and not any(key.startswith(f"{name}.") for name in names for key in arrays):
+        return dict.fromkeys(names, arrays)  # older files: their only network has no name
+    strange = sorted(key for key in arrays if key.partition(".")[0] not in names)
+    if strange:
+        raise ValueError(f"weights do not fit the networks {sorted(names)}: unexpected {strange}.")
+    return {name: part_of(arrays, name) for name in names}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class CourseClassifier(Storable, ClassifierMixin, BaseEstimator):
+    """A classifier by scikit-learn's conventions that can be saved and read by the twin.
+
+    A subclass gives ``predict_proba``, and names its learned attributes in ``_facts`` and
+    ``_arrays``.
+    """
+
+    _arrays = ("classes_",)
     classes_: np.ndarray
 
     def predict(self, X: Any) -> np.ndarray:
@@ -50,61 +148,3 @@ class CourseClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("y has no labelled example: every label is -1.")
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(np.average(self.predict(X)[known] == labels[known], weights=weight))
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fitted estimator into one safetensors file with a JSON header.
-
-        Args:
-            path: the file; its folder must exist.
-
-        Raises:
-            NotFittedError: if ``fit`` has not been called.
-            TypeError: if ``network`` is the user's own factory, which no file can hold.
-        """
-        check_is_fitted(self)
-        params = self.get_params(deep=False)
-        for name, value in params.items():
-            if callable(value):
-                raise TypeError(
-                    f"{name}={value!r} is code, which a weights file cannot hold; save the "
-                    f"weights alone with networks.to_numpy and weights.save_arrays."
-                )
-        header = {
-            "format": FORMAT,
-            "version": __version__,
-            "class": type(self).__name__,
-            "params": params,
-            "facts": {name: getattr(self, name) for name in self._facts},
-        }
-        arrays = {"classes_": self.classes_, **self._fitted_arrays()}
-        return save_arrays(path, arrays, header)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read an estimator that this class, or its twin in the other framework, has saved.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is damaged, or holds another class.
-        """
-        arrays, header = load_arrays(path)
-        if header.get("format") != FORMAT:
-            raise ValueError(f"{path} holds {header.get('format')!r}, expected {FORMAT!r}.")
-        if header["class"] != cls.__name__:
-            raise ValueError(
-                f"{path} holds a {header['class']}, not a {cls.__name__}; "
-                f"load it with {header['class']}.load."
-            )
-        params = {k: tuple(v) if isinstance(v, list) else v for k, v in header["params"].items()}
-        estimator = cls(**params)
-        for name, value in header["facts"].items():
-            setattr(estimator, name, tuple(value) if isinstance(value, list) else value)
-        estimator.classes_ = arrays.pop("classes_")
-        estimator._restore(arrays)
-        return estimator
-
-    def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        raise NotImplementedError  # the subclass knows its network
-
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        raise NotImplementedError  # the subclass knows its network

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,8 +41,38 @@ class TrainingDiverged(FloatingPointError):
     """The loss is NaN or infinite."""
 
 
-def run(
+@dataclass(frozen=True)
+class Run:
+    """Where one ``fit`` runs and what it writes: made once from its keywords, handed on whole.
+
+    Attributes:
+        device: where it runs, as the framework names it; "auto" is resolved before.
+        progress: whether to show a progress bar.
+        log_dir: folder for TensorBoard, or None.
+        checkpoint_dir: folder for checkpoints, or None; a run that was interrupted resumes.
+        writes: whether this process writes at all; of a group of workers one does.
+    """
+
+    device: str = "cpu"
+    progress: bool = False
+    log_dir: str | os.PathLike[str] | None = None
+    checkpoint_dir: str | os.PathLike[str] | None = None
+    writes: bool = True
+
+    def stage(self, name: str) -> Run:
+        """Return the run of one stage of several: its folders are inside this one's."""
+        return replace(
+            self,
+            log_dir=None if self.log_dir is None else Path(self.log_dir) / name,
+            checkpoint_dir=None
+            if self.checkpoint_dir is None
+            else Path(self.checkpoint_dir) / name,
+        )
+
+
+def loop(
     step: Callable[[int], Mapping[str, Any]],
+    run: Run,
     *,
     steps: int,
     capture: Callable[[], dict[str, np.ndarray]],
@@ -50,15 +82,12 @@ def run(
     fingerprint: Mapping[str, Any],
     open_log: Callable[[str], Callable[[str, float, int], None]],
     stop: Callable[[], bool] | None = None,
-    writes: bool = True,
-    progress: bool = False,
-    log_dir: str | os.PathLike[str] | None = None,
-    checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Call ``step`` until ``steps`` updates are done, resuming where a checkpoint says so.
 
     Args:
         step: does one update; takes its number, returns named scalars, among them "loss".
+        run: where to run and what to write.
         steps: number of updates in all.
         capture: returns weights and optimiser state as arrays.
         restore: takes them back.
@@ -67,10 +96,6 @@ def run(
         fingerprint: what a checkpoint must match; the package version is added.
         open_log: makes a function ``(name, value, step)`` that writes to TensorBoard.
         stop: asked after each step; true ends the run before its last step.
-        writes: whether this process writes logs and checkpoints; of a group of workers one does.
-        progress: whether to show a progress bar.
-        log_dir: folder for TensorBoard, or None.
-        checkpoint_dir: folder for checkpoints, or None.
 
     Returns:
         name → array ``(steps,)`` of what ``step`` returned, float64; shorter for what only some
@@ -81,7 +106,8 @@ def run(
         CheckpointError: if the folder holds the checkpoint of another run or cannot be written.
     """
     check_number("steps", steps, low=1, integer=True)
-    progress, log_dir = progress and writes, log_dir if writes else None
+    checkpoint_dir, writes = run.checkpoint_dir, run.writes
+    log_dir = run.log_dir if writes else None
     mark = {"version": __version__, **fingerprint}
     history: dict[str, list[float]] = {}
     done = 0
@@ -108,7 +134,7 @@ def run(
 
     write = open_log(os.fspath(log_dir)) if log_dir is not None else None
     pending: list[tuple[Mapping[str, Any], float]] = []
-    with tqdm(total=steps, initial=done, disable=not progress, unit="step") as bar:
+    with tqdm(total=steps, initial=done, disable=not (run.progress and writes), unit="step") as bar:
         for number in range(done, steps):
             if stop is not None and stop():
                 break  # the checkpoint is that of a run which had stopped
@@ -144,6 +170,24 @@ def _collect(
             history.setdefault(name, []).append(value)
             if write is not None:
                 write(name, value, first + offset)
+
+
+def fingerprint_of(estimator: Any, *data: np.ndarray | None, stage: str = "") -> dict[str, Any]:
+    """Return what a checkpoint must match: the method, its settings, and the data.
+
+    The version, the framework and the architecture are added by ``train``.
+
+    Args:
+        estimator: what is fitted.
+        data: the arrays it learns from.
+        stage: of a training in several.
+    """
+    name = type(estimator).__name__
+    return {
+        "method": f"{name}.{stage}" if stage else name,
+        "params": describe(estimator.get_params(deep=False)),
+        "data": hash_arrays(*data),
+    }
 
 
 def describe(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""The one training loop in TensorFlow: device, networks and optimisers around ``_loop.run``."""
+"""The one training loop in TensorFlow: device, networks and optimisers around ``loop``."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +9,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fewshot_course.both import training as _loop
-from fewshot_course.both.training import check_supported, loss_scale, split_batch
+from fewshot_course.both.estimator import networks_in
+from fewshot_course.both.training import (
+    Resumable,
+    Run,
+    check_supported,
+    loop,
+    loss_scale,
+    split_batch,
+)
 from fewshot_course.tf import networks
 from fewshot_course.tf.optim import Optimizer
 from fewshot_course.weights import part_of
 
 __all__ = [
+    "Networks",
     "Updater",
     "normal",
     "resolve_device",
@@ -91,6 +98,11 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], device: str, dtype:
     seed = rng.integers(2**31, size=2)
     with tf.device(device):
         return tf.random.stateless_normal(shape, seed=seed, dtype=dtype)
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return the mean cross-entropy of logits ``(n, C)`` and class indices ``(n,)``, a scalar."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
 
 
 class Updater:
@@ -209,36 +221,68 @@ def _finite(tensors: Sequence[tf.Tensor]) -> bool:
     return all(bool(tf.reduce_all(tf.math.is_finite(tensor))) for tensor in tensors)
 
 
+class Networks:
+    """What every estimator does with its networks in the same way; stands before its settings.
+
+    The estimator has three doors: ``_build`` makes the networks, ``_learn`` trains them, and
+    ``_apply`` asks them.  ``_networks`` names them: "network" is the attribute ``network_``.
+    """
+
+    _networks: tuple[str, ...] = ("network",)
+    _device: str = "cpu"
+
+    _resolve = staticmethod(resolve_device)
+
+    def _modules(self) -> dict[str, keras.Model]:
+        """Return the networks by name; one that this model does not need is None and left out."""
+        found = {name: getattr(self, f"{name}_") for name in self._networks}
+        return {name: module for name, module in found.items() if module is not None}
+
+    def _in_blocks(
+        self, apply: Callable[[tf.Tensor], tf.Tensor], X: np.ndarray, size: int = 1024
+    ) -> np.ndarray:
+        """Apply a function of tensors ``(b, ...)`` to ``size`` rows at a time."""
+        blocks = [X[start : start + size] for start in range(0, len(X), size)]
+        tensors = (to_tensor(block, self._device, self.dtype) for block in blocks)  # type: ignore[attr-defined]
+        return np.concatenate([to_array(apply(tensor)) for tensor in tensors])
+
+    def _fitted_arrays(self) -> dict[str, np.ndarray]:
+        arrays: dict[str, np.ndarray] = super()._fitted_arrays()  # type: ignore[misc]
+        for name, module in self._modules().items():
+            arrays |= {f"{name}.{k}": value for k, value in networks.to_numpy(module).items()}
+        return arrays
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        super()._restore(arrays)  # type: ignore[misc]
+        self._device = "cpu"
+        self._build(np.random.default_rng(0), self._device)  # type: ignore[attr-defined]
+        modules = self._modules()
+        for name, part in networks_in(arrays, modules).items():
+            networks.from_numpy(modules[name], part)
+
+
 def train(
     step: Callable[[int], Mapping[str, tf.Tensor]],
+    run: Run,
     *,
     steps: int,
     modules: Mapping[str, keras.Model],
     optimizers: Mapping[str, Optimizer],
-    resumables: Mapping[str, _loop.Resumable],
+    resumables: Mapping[str, Resumable],
     fingerprint: Mapping[str, Any],
-    device: str,
     stop: Callable[[], bool] | None = None,
-    writes: bool = True,
-    progress: bool = False,
-    log_dir: str | os.PathLike[str] | None = None,
-    checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train with ``step`` until ``steps`` updates are done; see ``run`` in ``both/training.py``.
+    """Train with ``step`` until ``steps`` updates are done; see ``loop`` in ``both/training.py``.
 
     Args:
         step: does one update, returns named scalars, among them "loss".
+        run: where to run and what to write.
         steps: number of updates in all.
         modules: the networks by name.
         optimizers: the optimisers by name.
         resumables: random streams, batches and schedules by name.
         fingerprint: what a checkpoint to resume from must match.
-        device: where it runs.
         stop: asked after each step; true ends the run before its last step.
-        writes: whether this process writes logs and checkpoints; of a group of workers one does.
-        progress: whether to show a progress bar.
-        log_dir: folder for TensorBoard.
-        checkpoint_dir: folder for checkpoints.
 
     Returns:
         name → array ``(steps,)`` of the scalars.
@@ -262,9 +306,10 @@ def train(
             for key, variable in _variables(optimizer).items():
                 variable.assign(saved[key])
 
-    with tf.device(device):
-        return _loop.run(
+    with tf.device(run.device):
+        return loop(
             step,
+            run,
             steps=steps,
             capture=capture,
             restore=restore,
@@ -277,10 +322,6 @@ def train(
             },
             open_log=_open_log,
             stop=stop,
-            writes=writes,
-            progress=progress,
-            log_dir=log_dir,
-            checkpoint_dir=checkpoint_dir,
         )
 
 

@@ -6,7 +6,6 @@ network trains the encoder against a discriminator of the domains (Ganin et al. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from fewshot_course._checks import check_number
+from fewshot_course.both import alignment as settings
 from fewshot_course.tf import networks
-from fewshot_course.tf.kl_adaptation import Adapter, Codes
+from fewshot_course.tf.kl_adaptation import AdapterNetworks, Codes
 
 __all__ = ["CORALAdapter", "DANNAdapter", "coral_loss", "domain_loss", "reverse_gradient"]
 
@@ -107,156 +107,20 @@ def reverse_gradient(x: tf.Tensor, factor: float) -> tf.Tensor:
     return reverse(x)
 
 
-class CORALAdapter(Adapter):
-    """Align the covariances of the codes of two domains (Sun & Saenko 2016).
-
-    The loss of a step is
-
-        CE(source) + target_weight · CE(labelled target) + r · weight · CORAL(z_S, z_T),
-
-    with :func:`coral_loss` on the sampled codes z, and r as in
-    :class:`~fewshot_course.tf.KLAdapter`.
-
-    Args:
-        network: encoder, "mlp", "conv4", a zero-argument factory of a model that returns
-            ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
-        latent_dim: size of a code.
-        weight: of the alignment, ≥ 0; 0 trains on the source only.
-        warmup: part of the steps over which the weight rises, in [0, 1].
-        target_weight: of the cross-entropy of labelled target examples, ≥ 0.
-        scale_bounds: smallest and largest σ of a code.
-        steps: number of updates.
-        batch_size: examples of each domain in a step.
-        lr: Adam's learning rate.
-        prediction_samples: codes averaged in a prediction; 0 takes the mean code.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the trained :class:`~fewshot_course.tf.kl_adaptation.StochasticClassifier`.
-        classes_: labels, ``(k,)`` int64.
-        input_shape_: shape of one example.
-        history_: name → array ``(steps,)``: "loss", "alignment".
-    """
-
-    def __init__(
-        self,
-        network: str | Callable[[], keras.Model] | None = None,
-        latent_dim: int = 32,
-        weight: float = 1.0,
-        warmup: float = 0.5,
-        target_weight: float = 1.0,
-        scale_bounds: tuple[float, float] = (0.5, 2.0),
-        steps: int = 1000,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        prediction_samples: int = 0,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.latent_dim = latent_dim
-        self.weight = weight
-        self.warmup = warmup
-        self.target_weight = target_weight
-        self.scale_bounds = scale_bounds
-        self.steps = steps
-        self.batch_size = batch_size
-        self.lr = lr
-        self.prediction_samples = prediction_samples
-        self.dtype = dtype
-        self.random_state = random_state
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_number("weight", self.weight, low=0)
-
-    def _aligns(self) -> bool:
-        return self.weight > 0
+class CORALAdapter(AdapterNetworks, settings.CORALAdapter):
+    __doc__ = settings.CORALAdapter.__doc__
 
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
         return ramp * self.weight * coral_loss(source.z, target.z)
 
 
-class DANNAdapter(Adapter):
-    """Train the encoder against a discriminator of the domains (Ganin et al. 2016).
-
-    The loss of a step is
-
-        CE(source) + target_weight · CE(labelled target) + domain loss(D(z_S), D(z_T)),
-
-    where the gradient of the domain loss is multiplied by -r · weight between discriminator and
-    encoder: the discriminator always learns, the encoder is turned against it more and more.  r
-    rises linearly from 0 to 1 over the first part ``warmup`` of the steps; Ganin et al. take
-    2/(1 + exp(-10 p)) - 1 at the part p of the training, which rises over about its first half.
-
-    Args:
-        network: encoder, "mlp", "conv4", a zero-argument factory of a model that returns
-            ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
-        latent_dim: size of a code.
-        weight: of the reversed gradient, ≥ 0; 0 trains on the source only.
-        discriminator_width: units in the discriminator's one hidden layer.
-        warmup: part of the steps over which the weight rises, in [0, 1].
-        target_weight: of the cross-entropy of labelled target examples, ≥ 0.
-        scale_bounds: smallest and largest σ of a code.
-        steps: number of updates.
-        batch_size: examples of each domain in a step.
-        lr: Adam's learning rate.
-        prediction_samples: codes averaged in a prediction; 0 takes the mean code.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the trained :class:`~fewshot_course.tf.kl_adaptation.StochasticClassifier`.
-        classes_: labels, ``(k,)`` int64.
-        input_shape_: shape of one example.
-        history_: name → array ``(steps,)``: "loss", "alignment" (the domain loss: log 2 where
-            the discriminator cannot tell the domains apart).
-    """
-
+class DANNAdapter(AdapterNetworks, settings.DANNAdapter):
+    __doc__ = settings.DANNAdapter.__doc__
     _extra: keras.Model  # the discriminator
-
-    def __init__(
-        self,
-        network: str | Callable[[], keras.Model] | None = None,
-        latent_dim: int = 32,
-        weight: float = 1.0,
-        discriminator_width: int = 64,
-        warmup: float = 0.5,
-        target_weight: float = 1.0,
-        scale_bounds: tuple[float, float] = (0.5, 2.0),
-        steps: int = 1000,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        prediction_samples: int = 0,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.latent_dim = latent_dim
-        self.weight = weight
-        self.discriminator_width = discriminator_width
-        self.warmup = warmup
-        self.target_weight = target_weight
-        self.scale_bounds = scale_bounds
-        self.steps = steps
-        self.batch_size = batch_size
-        self.lr = lr
-        self.prediction_samples = prediction_samples
-        self.dtype = dtype
-        self.random_state = random_state
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_number("weight", self.weight, low=0)
-        check_number("discriminator_width", self.discriminator_width, low=1, integer=True)
 
     def _build_extra(self, rng: np.random.Generator) -> keras.Model:
         discriminator = networks.MLP((self.latent_dim,), 1, (self.discriminator_width,))
         return networks.initialise(discriminator, rng)
-
-    def _aligns(self) -> bool:
-        return self.weight > 0
 
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
         factor = ramp * self.weight

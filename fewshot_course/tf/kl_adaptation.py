@@ -7,26 +7,31 @@ the two domains.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.utils.validation import check_is_fitted
 
-from fewshot_course._checks import check_choice, check_features, check_number, check_pair
 from fewshot_course._streams import Streams
-from fewshot_course.both.estimator import CourseClassifier
-from fewshot_course.both.kl_adaptation import Domains, check_domains
-from fewshot_course.both.training import describe, hash_arrays
+from fewshot_course.both import kl_adaptation as settings
+from fewshot_course.both.kl_adaptation import Domains
+from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
-from fewshot_course.tf._training import normal, resolve_device, to_array, to_tensor, train
+from fewshot_course.tf._training import Networks, cross_entropy, normal, to_tensor, train
 from fewshot_course.tf.divergences import batch_moments, gaussian_kl, mixture_kl
 
-__all__ = ["Codes", "KLAdapter", "StochasticClassifier", "moment_kl", "two_way_kl"]
+__all__ = [
+    "Codes",
+    "KLAdapter",
+    "StochasticClassifier",
+    "adaptation_loss",
+    "moment_kl",
+    "two_way_kl",
+]
 
 
 class Codes:
@@ -115,69 +120,48 @@ def two_way_kl(
     return weight * forward + reverse_weight * backward
 
 
-class Adapter(CourseClassifier):
-    """What the adapters of this course share: everything but the alignment loss.
+def adaptation_loss(
+    network: StochasticClassifier,
+    source: tuple[tf.Tensor, ...],
+    target: tuple[tf.Tensor, ...],
+    labelled: tuple[tf.Tensor, ...] | None = None,
+    *,
+    alignment: Callable[[Codes, Codes], tf.Tensor] | None = None,
+    target_weight: float = 1.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the loss of a step, and the alignment's part of it.
 
-    A subclass stores its hyper-parameters and gives ``_alignment(source, target, ramp)``.
+        CE(source) + target_weight · CE(labelled target) + alignment(source's, target's codes)
+
+    Args:
+        network: encoder and classifier.
+        source: x ``(n, ...)``, labels ``(n,)`` and standard normal noise ``(n, d)``.
+        target: x ``(m, ...)`` and noise ``(m, d)``; not looked at without an alignment.
+        labelled: of the target, like ``source``, or ``None``.
+        alignment: takes the codes of both domains, returns a scalar; ``None``: none is wanted.
+        target_weight: of the labelled target examples, ≥ 0.
+
+    Returns:
+        Two scalars.  The loss is bounded below where the alignment is.
     """
+    x, y, noise = source
+    if alignment is None:  # then not even the running averages of batch norm see the target
+        codes_s = network.encode(x, noise, training=True)
+    else:
+        # One pass: batch norm sees both domains as the one population of its averages.
+        both = tf.concat([x, target[0]], 0), tf.concat([noise, target[1]], 0)
+        codes_s, codes_t = network.encode(*both, training=True).split(tf.shape(x)[0])
+    loss = cross_entropy(network.classifier(codes_s.z), y)
+    if labelled is not None:
+        x, y, noise = labelled
+        logits = network.classifier(network.encode(x, noise, training=True).z)
+        loss = loss + target_weight * cross_entropy(logits, y)
+    aligned = tf.zeros_like(loss) if alignment is None else alignment(codes_s, codes_t)
+    return loss + aligned, aligned
 
-    _facts = ("input_shape_",)
 
-    network: str | Callable[[], keras.Model] | None
-    latent_dim: int
-    scale_bounds: tuple[float, float]
-    warmup: float
-    target_weight: float
-    steps: int
-    batch_size: int
-    lr: float
-    prediction_samples: int
-    dtype: str
-    random_state: int | None
-
-    def fit(
-        self,
-        X_source: Any,
-        y_source: Any,
-        X_target: Any,
-        y_target: Any = None,
-        *,
-        device: str = "auto",
-        progress: bool = False,
-        log_dir: str | os.PathLike[str] | None = None,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-    ) -> Self:
-        """Train on a labelled source and a mostly unlabelled target.
-
-        Args:
-            X_source: vectors ``(n, d)`` or images ``(n, h, w[, c])`` in [0, 1].
-            y_source: labels ≥ 0, ``(n,)``.
-            X_target: ``(m, ...)``, shaped like the source.
-            y_target: labels ``(m,)``, -1 where unknown; ``None``: all unknown.
-            device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
-            log_dir: folder for TensorBoard.
-            checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
-
-        Returns:
-            The estimator itself.
-
-        Raises:
-            ValueError: for arrays that do not fit together, a single class, a target label that
-                the source does not have, or a hyper-parameter out of range.
-        """
-        self._check_parameters()
-        domains = check_domains(X_source, y_source, X_target, y_target)
-        self.classes_ = domains.classes
-        self.input_shape_ = tuple(domains.X_source.shape[1:])
-        streams = Streams.from_seed(self.random_state)
-        device = resolve_device(device)
-        self._build(streams.init, device)
-        self.history_ = self._train(
-            domains, streams,
-            device=device, progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
-        )  # fmt: skip
-        return self
+class AdapterNetworks(Networks):
+    """The three doors of the adapters in TensorFlow; a subclass gives ``_alignment``."""
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         with tf.device(device), networks.layer_dtype(self.dtype):
@@ -189,67 +173,49 @@ class Adapter(CourseClassifier):
             )
             networks.initialise(self.network_.classifier, rng)
             self._extra = self._build_extra(rng)
-        self._device = device
 
     def _build_extra(self, rng: np.random.Generator) -> keras.Model | None:
         """Make a second network that is trained along, if the alignment needs one."""
         return None
 
-    def _train(
-        self,
-        data: Domains,
-        streams: Streams,
-        *,
-        device: str,
-        progress: bool,
-        log_dir: str | os.PathLike[str] | None,
-        checkpoint_dir: str | os.PathLike[str] | None,
-    ) -> dict[str, np.ndarray]:
-        network, extra = self.network_, self._extra
-        xs, ys = to_tensor(data.X_source, device, self.dtype), to_tensor(data.y_source, device)
-        xt = to_tensor(data.X_target, device, self.dtype)
-        xl = to_tensor(data.X_labelled, device, self.dtype)
-        yl = to_tensor(data.y_labelled, device)
-        batches = {
-            name: BatchStream(len(x), min(self.batch_size, len(x)), streams.batches)
-            for name, x in (("source", xs), ("target", xt), ("labelled", xl))
-            if len(x)
+    def _learn(self, data: Domains, streams: Streams, run: Run) -> dict[str, np.ndarray]:
+        modules = {"network": self.network_} | ({"extra": self._extra} if self._extra else {})
+        weights = [w for module in modules.values() for w in module.trainable_variables]
+        optimizer = optim.adam(weights, lr=self.lr)
+        arrays: dict[str, tuple[np.ndarray, ...]] = {
+            "source": (data.X_source, data.y_source),
+            "target": (data.X_target,),
+            "labelled": (data.X_labelled, data.y_labelled),
         }
-        modules = {"network": network} | ({"extra": extra} if extra is not None else {})
-        parameters = [p for module in modules.values() for p in module.trainable_variables]
-        optimizer = optim.adam(parameters, lr=self.lr)
+        tensors = {
+            name: (to_tensor(X, run.device, self.dtype), *(to_tensor(y, run.device) for y in rest))
+            for name, (X, *rest) in arrays.items()
+            if len(X)
+        }
+        batches = {
+            name: BatchStream(len(X), min(self.batch_size, len(X)), streams.batches)
+            for name, (X, *_) in tensors.items()
+        }
 
-        def draw(name: str) -> tuple[tf.Tensor, tf.Tensor]:
-            index = to_tensor(batches[name].next(), device)
-            noise = normal(streams.noise, (len(index), self.latent_dim), device, self.dtype)
+        def draw(name: str) -> tuple[tf.Tensor, ...]:
+            index = to_tensor(batches[name].next(), run.device)
+            noise = normal(streams.noise, (len(index), self.latent_dim), run.device, self.dtype)
             return index, noise
 
         @tf.function(reduce_retracing=True, autograph=False)
-        def update(drawn: dict[str, tuple[tf.Tensor, tf.Tensor]], ramp: tf.Tensor) -> Any:
-            (i, noise_s), (j, noise_t) = drawn["source"], drawn["target"]
+        def update(drawn: dict[str, tuple[tf.Tensor, ...]], ramp: tf.Tensor) -> Any:
+            parts = {
+                name: (*(tf.gather(tensor, index) for tensor in tensors[name]), noise)
+                for name, (index, noise) in drawn.items()
+            }
             with tf.GradientTape() as tape:
-                x_s = tf.gather(xs, i)
-                if self._aligns():
-                    # One pass: batch norm sees both domains as the one population of its averages.
-                    x, noise = (
-                        tf.concat([x_s, tf.gather(xt, j)], 0),
-                        tf.concat([noise_s, noise_t], 0),
-                    )
-                    codes_s, codes_t = network.encode(x, noise, training=True).split(tf.shape(i)[0])
-                else:  # then not even the running averages of batch norm see the target
-                    codes_s = network.encode(x_s, noise_s, training=True)
-                loss = _cross_entropy(network.classifier(codes_s.z), tf.gather(ys, i))
-                if "labelled" in drawn:
-                    k, noise_l = drawn["labelled"]
-                    codes_l = network.encode(tf.gather(xl, k), noise_l, training=True)
-                    logits = network.classifier(codes_l.z)
-                    loss += float(self.target_weight) * _cross_entropy(logits, tf.gather(yl, k))
-                alignment = tf.zeros_like(loss)
-                if self._aligns():
-                    alignment = self._alignment(codes_s, codes_t, ramp)
-                loss += alignment
-            optimizer.apply(tape.gradient(loss, parameters))
-            return {"loss": loss, "alignment": alignment}
+                loss, aligned = adaptation_loss(
+                    self.network_, parts["source"], parts["target"], parts.get("labelled"),
+                    alignment=partial(self._alignment, ramp=ramp) if self._aligns() else None,
+                    target_weight=float(self.target_weight),
+                )  # fmt: skip
+            optimizer.apply(tape.gradient(loss, weights))
+            return {"loss": loss, "alignment": aligned}
 
         def step(number: int) -> Mapping[str, tf.Tensor]:
             drawn = {name: draw(name) for name in batches}
@@ -258,165 +224,26 @@ class Adapter(CourseClassifier):
 
         return train(
             step,
+            run,
             steps=self.steps,
             modules=modules,
             optimizers={"optimizer": optimizer},
             resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
-            fingerprint={
-                "method": type(self).__name__,
-                "params": describe(self.get_params(deep=False)),
-                "data": hash_arrays(
-                    data.X_source, data.y_source, data.X_target, data.X_labelled, data.y_labelled
-                ),
-            },
-            device=device,
-            progress=progress,
-            log_dir=log_dir,
-            checkpoint_dir=checkpoint_dir,
+            fingerprint=fingerprint_of(
+                self, *(part for parts in arrays.values() for part in parts)
+            ),
         )
 
-    def _aligns(self) -> bool:
-        """Whether the loss looks at the target's codes at all."""
-        return True
+    def _apply(self, output: str, X: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        fixed = to_tensor(noise, self._device, self.dtype)
+        if output == "codes":
+            return self._in_blocks(lambda x: self.network_.encode(x, fixed[0]).mean, X)
+        return self._in_blocks(lambda x: self.network_(x, fixed), X)
+
+
+class KLAdapter(AdapterNetworks, settings.KLAdapter):
+    __doc__ = settings.KLAdapter.__doc__
 
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
-        raise NotImplementedError  # what tells the adapters apart
-
-    def encode(self, X: Any) -> np.ndarray:
-        """Return the mean codes μ(x), ``(n, latent_dim)``."""
-        return self._in_blocks(X, lambda x, noise: self.network_.encode(x, noise[0]).mean)
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return class probabilities ``(n, n_classes)``.
-
-        They are averaged over ``prediction_samples`` codes (0: the mean code alone).  The noise
-        is fixed, so a prediction does not change from call to call.
-        """
-        return self._in_blocks(X, self._network_call)
-
-    def _network_call(self, x: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-        return self.network_(x, noise)
-
-    def _in_blocks(self, X: Any, apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> np.ndarray:
-        check_is_fitted(self, "network_")
-        X = check_features("X", X, like=self.input_shape_)
-        device = self._device
-        noise = np.zeros((1, 1, self.latent_dim))
-        if self.prediction_samples:
-            shape = (self.prediction_samples, 1, self.latent_dim)
-            noise = np.random.default_rng(0).standard_normal(shape)
-        fixed = to_tensor(noise, device, self.dtype)
-        blocks = [X[start : start + 1024] for start in range(0, len(X), 1024)]
-        done = [to_array(apply(to_tensor(block, device, self.dtype), fixed)) for block in blocks]
-        return np.concatenate(done)
-
-    def _check_parameters(self) -> None:
-        check_number("latent_dim", self.latent_dim, low=1, integer=True)
-        check_number("batch_size", self.batch_size, low=2, integer=True)
-        check_number("steps", self.steps, low=1, integer=True)
-        check_number("lr", self.lr, low=0, low_open=True)
-        check_choice("dtype", self.dtype, ["float32", "float64"])
-        check_number("warmup", self.warmup, low=0, high=1)
-        check_number("target_weight", self.target_weight, low=0)
-        check_number("prediction_samples", self.prediction_samples, low=0, integer=True)
-        low, high = check_pair("scale_bounds", self.scale_bounds)
-        check_number("scale_bounds[0]", low, low=0, low_open=True)
-        check_number("scale_bounds[1]", high, low=low)
-
-    def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        return networks.to_numpy(self.network_)
-
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._build(np.random.default_rng(0), "cpu")
-        networks.from_numpy(self.network_, arrays)
-
-
-class KLAdapter(Adapter):
-    """Align the codes of two domains by KL divergence.
-
-    The loss of a step is
-
-        CE(source) + target_weight · CE(labelled target)
-        + r · [weight · KL(target‖source) + reverse_weight · KL(source‖target)],
-
-    where r rises from 0 to 1 over the first part ``warmup`` of the steps: codes mean nothing
-    before the classifier has begun to learn, and aligning them then can match classes wrongly.
-
-    Args:
-        network: encoder, "mlp", "conv4", a zero-argument factory of a model that returns
-            ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
-        latent_dim: size of a code.
-        estimator: of the KL, "moments" or "mixture", see :func:`two_way_kl`.
-        weight: of KL(target‖source), ≥ 0.  0 with ``reverse_weight=0`` trains on the source only.
-        reverse_weight: of KL(source‖target), ≥ 0.
-        warmup: part of the steps over which both weights rise, in [0, 1].
-        target_weight: of the cross-entropy of labelled target examples, ≥ 0.
-        scale_bounds: smallest and largest σ of a code.
-        steps: number of updates.
-        batch_size: examples of each domain in a step.
-        lr: Adam's learning rate.
-        prediction_samples: codes averaged in a prediction; 0 takes the mean code.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the trained :class:`StochasticClassifier`.
-        classes_: labels, ``(k,)`` int64.
-        input_shape_: shape of one example.
-        history_: name → array ``(steps,)``: "loss", "alignment".
-    """
-
-    def __init__(
-        self,
-        network: str | Callable[[], keras.Model] | None = None,
-        latent_dim: int = 32,
-        estimator: str = "moments",
-        weight: float = 0.05,
-        reverse_weight: float = 0.05,
-        warmup: float = 0.5,
-        target_weight: float = 1.0,
-        scale_bounds: tuple[float, float] = (0.5, 2.0),
-        steps: int = 1000,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        prediction_samples: int = 0,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.latent_dim = latent_dim
-        self.estimator = estimator
-        self.weight = weight
-        self.reverse_weight = reverse_weight
-        self.warmup = warmup
-        self.target_weight = target_weight
-        self.scale_bounds = scale_bounds
-        self.steps = steps
-        self.batch_size = batch_size
-        self.lr = lr
-        self.prediction_samples = prediction_samples
-        self.dtype = dtype
-        self.random_state = random_state
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_choice("estimator", self.estimator, ["moments", "mixture"])
-        check_number("weight", self.weight, low=0)
-        check_number("reverse_weight", self.reverse_weight, low=0)
-
-    def _aligns(self) -> bool:
-        return self.weight > 0 or self.reverse_weight > 0
-
-    def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
-        return two_way_kl(
-            source,
-            target,
-            self.estimator,
-            ramp * float(self.weight),
-            ramp * float(self.reverse_weight),
-        )
-
-
-def _cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return tf.reduce_mean(losses)
+        weight, reverse = ramp * float(self.weight), ramp * float(self.reverse_weight)
+        return two_way_kl(source, target, self.estimator, weight, reverse)
