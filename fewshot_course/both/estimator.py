@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from fewshot_course.weights import Arrays, load_arrays, part_of, save_arrays
 FORMAT = "fewshot_course.estimator/1"
 
 
-class Storable:
+class Storable(BaseEstimator):
     """What a fitted estimator consists of, and how it is written into a file and read again.
 
     Beside the networks, which a framework knows, these are the learned attributes that JSON can
@@ -27,6 +27,13 @@ class Storable:
 
     _facts: tuple[str, ...] = ("input_shape_",)
     _arrays: tuple[str, ...] = ()
+    dtype: str
+
+    # The three doors that each framework opens, and what "auto" means to it.
+    _build: Callable[..., None]
+    _learn: Callable[..., dict[str, np.ndarray]]
+    _apply: Callable[..., Any]
+    _resolve: Callable[[str], str]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fitted estimator into one safetensors file with a JSON header.
@@ -39,7 +46,7 @@ class Storable:
             TypeError: if ``network`` is the user's own factory, which no file can hold.
         """
         check_is_fitted(self)
-        params = self.get_params(deep=False)  # type: ignore[attr-defined]
+        params = self.get_params(deep=False)
         for name, value in params.items():
             if callable(value):
                 raise TypeError(
@@ -72,7 +79,7 @@ class Storable:
                 f"load it with the class that saved it."
             )
         params, facts = header.get("params"), header.get("facts")
-        known = cls._get_param_names()  # type: ignore[attr-defined]
+        known = cls._get_param_names()
         if not isinstance(params, dict) or not set(params) <= set(known):
             raise ValueError(
                 f"{path} has settings that {cls.__name__} does not have: {params!r:.200}."
@@ -117,7 +124,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-class CourseClassifier(Storable, ClassifierMixin, BaseEstimator):
+class CourseClassifier(ClassifierMixin, Storable):
     """A classifier by scikit-learn's conventions that can be saved and read by the twin.
 
     A subclass gives ``predict_proba``, and names its learned attributes in ``_facts`` and

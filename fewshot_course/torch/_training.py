@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot_course.both.estimator import networks_in
+from fewshot_course.both.estimator import Storable, networks_in
 from fewshot_course.both.training import (
     Resumable,
     Run,
@@ -166,7 +166,7 @@ class Updater:
         return self.scale.update(bool(finite))
 
 
-class Networks:
+class Networks(Storable):
     """What every estimator does with its networks in the same way; stands before its settings.
 
     The estimator has three doors: ``_build`` makes the networks, ``_learn`` trains them, and
@@ -189,19 +189,19 @@ class Networks:
     ) -> np.ndarray:
         """Apply a function of tensors ``(b, ...)`` to ``size`` rows at a time."""
         blocks = [X[start : start + size] for start in range(0, len(X), size)]
-        tensors = (to_tensor(block, self._device, self.dtype) for block in blocks)  # type: ignore[attr-defined]
+        tensors = (to_tensor(block, self._device, self.dtype) for block in blocks)
         return np.concatenate([to_array(apply(tensor)) for tensor in tensors])
 
     def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        arrays: dict[str, np.ndarray] = super()._fitted_arrays()  # type: ignore[misc]
+        arrays = super()._fitted_arrays()
         for name, module in self._modules().items():
             arrays |= {f"{name}.{k}": value for k, value in networks.to_numpy(module).items()}
         return arrays
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        super()._restore(arrays)  # type: ignore[misc]
+        super()._restore(arrays)
         self._device = "cpu"
-        self._build(np.random.default_rng(0), self._device)  # type: ignore[attr-defined]
+        self._build(np.random.default_rng(0), self._device)
         modules = self._modules()
         for name, part in networks_in(arrays, modules).items():
             networks.from_numpy(modules[name], part)

@@ -157,7 +157,7 @@ def adaptation_loss(
     return loss + aligned, aligned
 
 
-class AdapterNetworks(Networks):
+class AdapterNetworks(Networks, settings.Adapter):
     """The three doors of the adapters in PyTorch; a subclass gives ``_alignment``."""
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
