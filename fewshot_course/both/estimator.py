@@ -131,7 +131,7 @@ class CourseClassifier(ClassifierMixin, Storable):
     ``_arrays``.
     """
 
-    _arrays = ("classes_",)
+    _arrays: tuple[str, ...] = ("classes_",)
     classes_: np.ndarray
 
     def predict(self, X: Any) -> np.ndarray:

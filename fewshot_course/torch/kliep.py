@@ -15,38 +15,35 @@ ever falling (the paper climbs the same concave objective by projected gradients
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from itertools import chain
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from fewshot_course._checks import check_choice, check_features, check_number
+from fewshot_course._checks import check_number
 from fewshot_course._streams import Streams
-from fewshot_course.both.estimator import CourseClassifier
-from fewshot_course.both.kl_adaptation import Domains, check_domains
-from fewshot_course.both.training import describe, hash_arrays
+from fewshot_course.both import kliep as settings
+from fewshot_course.both.kl_adaptation import Domains
+from fewshot_course.both.kliep import candidate_widths
+from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
-from fewshot_course.torch._training import resolve_device, to_array, to_tensor, train
+from fewshot_course.torch._training import Networks, to_array, to_tensor, train
 
 __all__ = [
     "KLIEP",
     "cross_validated_likelihood",
     "density_ratio",
     "gaussian_kernel",
+    "importance_loss",
     "importance_weights",
     "kliep_em_step",
     "kliep_proportions",
     "weighted_cross_entropy",
 ]
-
-WIDTH_FACTORS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Kernel widths that are tried, as multiples of the median distance of source and centres."""
 
 
 def gaussian_kernel(X: Tensor, centres: Tensor, width: float) -> Tensor:
@@ -126,7 +123,7 @@ def kliep_proportions(
 
 def _iterate(components: Tensor, tolerance: float, max_steps: int) -> Tensor:
     m = components.shape[1]
-    proportions = torch.full((m,), 1 / m, dtype=components.dtype)
+    proportions = components.new_full((m,), 1 / m)
     for _ in range(max_steps):
         proportions, bound = kliep_em_step(proportions, components)
         if bound <= tolerance:
@@ -226,109 +223,33 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
     return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
 
 
-class KLIEP(CourseClassifier):
-    """Weight the source by KLIEP, then train on it (Sugiyama et al. 2008).
-
-    The loss of a step is the weighted cross-entropy of a source batch
-    (:func:`weighted_cross_entropy`) plus target_weight · CE(labelled target).  Weights can only
-    choose among source examples: where the target has none, nothing is gained, and few examples
-    carry all the weight.  Their number is about (Σ w)²/Σ w².
+def importance_loss(
+    network: nn.Module,
+    source: tuple[Tensor, ...],
+    labelled: tuple[Tensor, ...] | None = None,
+    target_weight: float = 1.0,
+) -> Tensor:
+    """Return the loss of a step: weighted CE(source) + target_weight · CE(labelled target).
 
     Args:
-        network: classifier, "mlp", "conv4", a zero-argument factory of a module that returns one
-            output a class, or ``None`` (chosen by the shape of X).
-        width: of the kernel, > 0, in the units of X; ``None``: the best of ``WIDTH_FACTORS`` times
-            the median distance by :func:`cross_validated_likelihood`.
-        n_centres: target points that are kernel centres, at most, ≥ 2.
-        n_folds: of the cross-validation, ≥ 2.
-        target_weight: of the cross-entropy of labelled target examples, ≥ 0.
-        steps: number of updates.
-        batch_size: examples of each domain in a step.
-        lr: Adam's learning rate.
-        dtype: of the network, "float32" or "float64"; weights are computed in float64.
-        random_state: seed; the same seed gives the same run in both frameworks.  Centres and
-            folds do not depend on it.
+        network: the classifier.
+        source: x ``(n, ...)``, labels ``(n,)`` and importance weights ``(n,)``, ≥ 0.
+        labelled: x and labels of target examples, or ``None``.
+        target_weight: of the latter, ≥ 0.
 
-    Attributes:
-        weights_: importance weights of the source, ``(n_source,)`` float64, mean 1.
-        width_: width of the kernel that was used.
-        width_scores_: width → its likelihood; empty where ``width`` was given.
-        network_: the trained classifier.
-        classes_: labels, ``(k,)`` int64.
-        input_shape_: shape of one example.
-        history_: name → array ``(steps,)``: "loss".
+    Returns:
+        A scalar, ≥ 0.
     """
+    x, y, weights = source
+    loss = weighted_cross_entropy(network(x), y, weights)
+    if labelled is not None:
+        x, y = labelled
+        loss = loss + target_weight * F.cross_entropy(network(x), y)
+    return loss
 
-    _facts = ("input_shape_", "width_")
 
-    def __init__(
-        self,
-        network: str | Callable[[], nn.Module] | None = None,
-        width: float | None = None,
-        n_centres: int = 100,
-        n_folds: int = 5,
-        target_weight: float = 1.0,
-        steps: int = 1000,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.width = width
-        self.n_centres = n_centres
-        self.n_folds = n_folds
-        self.target_weight = target_weight
-        self.steps = steps
-        self.batch_size = batch_size
-        self.lr = lr
-        self.dtype = dtype
-        self.random_state = random_state
-
-    def fit(
-        self,
-        X_source: Any,
-        y_source: Any,
-        X_target: Any,
-        y_target: Any = None,
-        *,
-        device: str = "auto",
-        progress: bool = False,
-        log_dir: str | os.PathLike[str] | None = None,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-    ) -> Self:
-        """Weight the source, then train on it; see :class:`~fewshot_course.torch.KLAdapter`.
-
-        Args:
-            X_source: vectors ``(n, d)`` or images ``(n, h, w[, c])`` in [0, 1].
-            y_source: labels ≥ 0, ``(n,)``.
-            X_target: ``(m, ...)``, shaped like the source.
-            y_target: labels ``(m,)``, -1 where unknown; ``None``: all unknown.
-            device: "auto", "cpu", "cuda", ...; the weights are computed on the CPU.
-            progress: whether to show a progress bar.
-            log_dir: folder for TensorBoard.
-            checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
-
-        Returns:
-            The estimator itself.
-
-        Raises:
-            ValueError: for arrays that do not fit together, a single class, a target label that
-                the source does not have, or a hyper-parameter out of range.
-        """
-        self._check_parameters()
-        domains = check_domains(X_source, y_source, X_target, y_target)
-        self.classes_ = domains.classes
-        self.input_shape_ = tuple(domains.X_source.shape[1:])
-        streams = Streams.from_seed(self.random_state)
-        device = resolve_device(device)
-        self._build(streams.init, device)
-        self._weight(domains.X_source, domains.X_target)
-        self.history_ = self._train(
-            domains, streams,
-            device=device, progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
-        )  # fmt: skip
-        return self
+class KLIEP(Networks, settings.KLIEP):
+    __doc__ = settings.KLIEP.__doc__
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         network = networks.build(
@@ -336,128 +257,71 @@ class KLIEP(CourseClassifier):
         )
         self.network_ = network.to(device)
 
-    def _weight(self, X_source: np.ndarray, X_target: np.ndarray) -> None:
-        """Choose centres and width, and compute the weights."""
-        source = to_tensor(X_source.reshape(len(X_source), -1), "cpu", "float64")
-        target = to_tensor(X_target.reshape(len(X_target), -1), "cpu", "float64")
-        # A fixed seed: a run without a random_state that is resumed has the same weights.
-        order = np.random.default_rng(0).permutation(len(X_target))
-        index = order[: self.n_centres]
-        centres = target[index]
-        self.width_scores_: dict[float, float] = {}
-        if self.width is None:
-            folds = np.empty(len(order), dtype=np.int64)
-            folds[order] = np.arange(len(order)) % self.n_folds  # centres in every fold
-            for width in _candidate_widths(source, centres):
-                self.width_scores_[width] = cross_validated_likelihood(
-                    source, target, index, width, folds
-                )
-            self.width_ = max(self.width_scores_, key=self.width_scores_.__getitem__)
-        else:
-            self.width_ = float(self.width)
-        self.weights_ = to_array(importance_weights(source, target, centres, self.width_))
-
-    def _train(
-        self,
-        data: Domains,
-        streams: Streams,
-        *,
-        device: str,
-        progress: bool,
-        log_dir: str | os.PathLike[str] | None,
-        checkpoint_dir: str | os.PathLike[str] | None,
-    ) -> dict[str, np.ndarray]:
-        network = self.network_
-        xs, ys = to_tensor(data.X_source, device, self.dtype), to_tensor(data.y_source, device)
-        ws = to_tensor(self.weights_, device, self.dtype)
-        xl = to_tensor(data.X_labelled, device, self.dtype)
-        yl = to_tensor(data.y_labelled, device)
-        batches = {
-            name: BatchStream(len(x), min(self.batch_size, len(x)), streams.batches)
-            for name, x in (("source", xs), ("labelled", xl))
-            if len(x)
+    def _learn(self, data: Domains, streams: Streams, run: Run) -> dict[str, np.ndarray]:
+        self._weight(data.X_source, data.X_target)
+        arrays: dict[str, tuple[np.ndarray, ...]] = {
+            "source": (data.X_source, data.y_source, self.weights_),
+            "labelled": (data.X_labelled, data.y_labelled),
         }
-        optimizer = optim.adam(network.parameters(), lr=self.lr)
+        tensors = {
+            name: (
+                to_tensor(X, run.device, self.dtype),
+                to_tensor(y, run.device),
+                *(to_tensor(w, run.device, self.dtype) for w in weights),
+            )
+            for name, (X, y, *weights) in arrays.items()
+            if len(X)
+        }
+        batches = {
+            name: BatchStream(len(X), min(self.batch_size, len(X)), streams.batches)
+            for name, (X, *_) in tensors.items()
+        }
+        optimizer = optim.adam(self.network_.parameters(), lr=self.lr)
+
+        def draw(name: str) -> tuple[Tensor, ...]:
+            index = to_tensor(batches[name].next(), run.device)
+            return tuple(tensor[index] for tensor in tensors[name])
 
         def step(number: int) -> Mapping[str, Tensor]:
-            i = to_tensor(batches["source"].next(), device)
-            loss = weighted_cross_entropy(network(xs[i]), ys[i], ws[i])
-            if "labelled" in batches:
-                k = to_tensor(batches["labelled"].next(), device)
-                loss = loss + self.target_weight * F.cross_entropy(network(xl[k]), yl[k])
+            drawn = {name: draw(name) for name in batches}
+            loss = importance_loss(
+                self.network_, drawn["source"], drawn.get("labelled"), self.target_weight
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             return {"loss": loss.detach()}
 
-        network.train()
-        history = train(
+        return train(
             step,
+            run,
             steps=self.steps,
-            modules={"network": network},
+            modules={"network": self.network_},
             optimizers={"optimizer": optimizer},
             resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
-            fingerprint={
-                "method": type(self).__name__,
-                "params": describe(self.get_params(deep=False)),
-                "data": hash_arrays(
-                    data.X_source, data.y_source, data.X_target, data.X_labelled, data.y_labelled
-                ),
-            },
-            device=device,
-            progress=progress,
-            log_dir=log_dir,
-            checkpoint_dir=checkpoint_dir,
+            fingerprint=fingerprint_of(self, *chain(*arrays.values()), data.X_target),
         )
-        network.eval()
-        return history
 
-    @torch.no_grad()
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return class probabilities ``(n, n_classes)``."""
-        check_is_fitted(self)
-        X = check_features("X", X, like=self.input_shape_)
-        device = str(next(self.network_.parameters()).device)
-        blocks = [X[start : start + 1024] for start in range(0, len(X), 1024)]
-        logits = [self.network_(to_tensor(block, device, self.dtype)) for block in blocks]
-        return np.concatenate([to_array(F.softmax(block, dim=1)) for block in logits])
+    def _weight(self, X_source: np.ndarray, X_target: np.ndarray) -> None:
+        """Choose centres and width, and compute the weights, on the CPU in float64."""
+        source = to_tensor(X_source.reshape(len(X_source), -1), "cpu", "float64")
+        target = to_tensor(X_target.reshape(len(X_target), -1), "cpu", "float64")
+        index, folds = self._centres(len(X_target))
+        centres = target[index]
+        self.width_scores_ = {}
+        if self.width is None:
+            distances = np.sqrt(-2 * to_array(_log_kernel(source, centres, 1.0)))
+            self.width_scores_ = {
+                width: cross_validated_likelihood(source, target, index, width, folds)
+                for width in candidate_widths(distances)
+            }
+            self.width_ = max(self.width_scores_, key=self.width_scores_.__getitem__)
+        else:
+            self.width_ = float(self.width)
+        self.weights_ = to_array(importance_weights(source, target, centres, self.width_))
 
-    def _check_parameters(self) -> None:
-        if self.width is not None:
-            check_number("width", self.width, low=0, low_open=True)
-        check_number("n_centres", self.n_centres, low=2, integer=True)
-        check_number("n_folds", self.n_folds, low=2, integer=True)
-        check_number("target_weight", self.target_weight, low=0)
-        check_number("steps", self.steps, low=1, integer=True)
-        check_number("batch_size", self.batch_size, low=2, integer=True)
-        check_number("lr", self.lr, low=0, low_open=True)
-        check_choice("dtype", self.dtype, ["float32", "float64"])
-
-    def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        return {"weights_": self.weights_, **networks.to_numpy(self.network_)}
-
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.weights_ = arrays["weights_"]
-        self._build(np.random.default_rng(0), "cpu")
-        rest = {name: array for name, array in arrays.items() if name != "weights_"}
-        networks.from_numpy(self.network_, rest)
-        self.network_.eval()
-
-
-def _candidate_widths(source: Tensor, centres: Tensor) -> list[float]:
-    """WIDTH_FACTORS times the median distance of source and centres."""
-    if len(centres) < 2:
-        raise ValueError(
-            "X_target has one example, which leaves none to fit the width on; give KLIEP a width."
-        )
-    distances = np.sqrt(-2 * to_array(_log_kernel(source, centres, 1.0)))
-    median = float(np.median(distances))
-    if median == 0:
-        raise ValueError(
-            "more than half of the distances between X_source and X_target are 0, so no kernel "
-            "width can be chosen; give KLIEP a width."
-        )
-    return [factor * median for factor in WIDTH_FACTORS]
+    def _apply(self, X: np.ndarray) -> np.ndarray:
+        return self._in_blocks(lambda x: F.softmax(self.network_(x), dim=1), X)
 
 
 def _log_kernel(X: Tensor, centres: Tensor, width: float) -> Tensor:

@@ -307,3 +307,17 @@ def test_bad_fits(framework, case):
     data = {"X_source": X, "y_source": y, "X_target": X_target} | changes
     with pytest.raises(error, match=words):
         kliep(framework, **params).fit(**data)
+
+
+def test_tensors_are_made_where_their_arguments_are():
+    """On another device than the default, nothing is made on the default."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from fewshot_course.torch import kliep
+
+    rng = np.random.default_rng(0)
+    source, target = (torch.as_tensor(rng.normal(size=(12, 2))) for _ in range(2))
+    expected = kliep.importance_weights(source, target, target[:4], 1.0)
+    with torch.device("meta"):  # whatever is made without saying where has no values
+        weights = kliep.importance_weights(source, target, target[:4], 1.0)
+    assert weights.device == source.device
+    torch.testing.assert_close(weights, expected)

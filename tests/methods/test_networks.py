@@ -147,6 +147,41 @@ def test_the_fused_batch_norm_equals_the_written_out_one(framework, monkeypatch)
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5 * np.abs(a).max())
 
 
+TWO_PASSES = {
+    "KLAdapter": {"latent_dim": 3},
+    "CORALAdapter": {"latent_dim": 3},
+    "DANNAdapter": {"latent_dim": 3},
+    "KLIEP": {"width": 1.0},
+    "SelfTraining": {"unlabelled_batch_size": 16, "ramp_start": 0.0, "ramp_end": 0.0},
+    "ImageClassifier": {},
+}
+
+
+@pytest.mark.parametrize("name", TWO_PASSES)
+def test_a_large_and_a_small_pass_may_stand_in_one_step(framework, name, monkeypatch):
+    """Large batches take another kernel of batch norm than small ones: both in one gradient."""
+    rng = np.random.default_rng(0)
+    X, y = rng.uniform(size=(36, 16, 16)).astype(np.float32), np.arange(36) % 2
+    few = np.where(np.arange(36) < 4, y, -1)
+    module = framework.module("networks")
+    passes = []
+
+    def kernel_of(limit):
+        monkeypatch.setattr(module.BatchNorm, "fused_above", limit)
+        batch = {"batch_size": 16} if name != "SelfTraining" else {"batch_size": 4}
+        model = framework.estimator(
+            name, network="conv4", random_state=0, steps=2, **batch, **TWO_PASSES[name]
+        )
+        if name in ("SelfTraining", "ImageClassifier"):
+            return model.fit(X, few if name == "SelfTraining" else y, device="cpu")
+        return model.fit(X, y, X[::-1], few, device="cpu")
+
+    # 4 images pass as 4·64·16·16 = 65,536 numbers through the first layer, 16 as four times that.
+    for limit in (2**17, 2**40):
+        passes.append(kernel_of(limit).history_["loss"])
+    np.testing.assert_allclose(passes[0], passes[1], rtol=2e-3)
+
+
 def test_layer_norm_equals_torchs(framework):
     torch = pytest.importorskip("torch", reason="the oracle is torch.nn.LayerNorm")
     X = np.random.default_rng(0).normal(size=(3, 5, 4))
