@@ -222,13 +222,13 @@ def test_resumed_run_is_the_uninterrupted_one(framework, base, tmp_path):
     training = framework.module("image_transfer")
     run = training.train
 
-    def interrupted(step, **settings):
+    def interrupted(step, where, **settings):
         def stop(number):
             if number == 110:
                 raise KeyboardInterrupt
             return step(number)
 
-        return run(stop, **settings)
+        return run(stop, where, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "train", interrupted)

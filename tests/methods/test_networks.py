@@ -63,7 +63,10 @@ def test_shapes(framework, network, shape):
 def test_a_last_axis_of_one_channel_changes_nothing(framework):
     X = np.random.default_rng(0).uniform(size=(2, 8, 8))
     flat, deep = build(framework, "conv4", (8, 8)), build(framework, "conv4", (8, 8, 1))
-    np.testing.assert_array_equal(run(framework, flat, X), run(framework, deep, X[..., None]))
+    # The strides differ, and with them the kernel that some processors take: one bit.
+    np.testing.assert_allclose(
+        run(framework, flat, X), run(framework, deep, X[..., None]), rtol=1e-12, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("spatial", [(), (3, 2)])
