@@ -262,7 +262,7 @@ class Networks(Storable):
 
 
 def train(
-    step: Callable[[int], Mapping[str, tf.Tensor]],
+    step: Callable[[int], Mapping[str, tf.Tensor | float]],
     run: Run,
     *,
     steps: int,

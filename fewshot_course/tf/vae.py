@@ -8,37 +8,22 @@ M2 on top of the codes of M1.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.utils.validation import check_is_fitted
 
-from fewshot_course._checks import (
-    UNLABELLED,
-    check_choice,
-    check_features,
-    check_number,
-    check_pair,
-)
+from fewshot_course._checks import UNLABELLED
 from fewshot_course._streams import Streams
-from fewshot_course.both.generative import (
-    GenerativeLabeler,
-    check_training,
-    check_unit_interval,
-    check_widths,
-    one_hot,
-)
-from fewshot_course.both.training import describe, hash_arrays
+from fewshot_course.both import vae as settings
+from fewshot_course.both.generative import check_widths, one_hot
+from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
-from fewshot_course.tf._training import normal, resolve_device, to_array, to_tensor, train
+from fewshot_course.tf._training import Networks, cross_entropy, normal, to_array, to_tensor, train
 from fewshot_course.tf.divergences import gaussian_log_prob
-from fewshot_course.weights import part_of
 
 __all__ = [
     "VAE",
@@ -48,6 +33,8 @@ __all__ = [
     "elbo",
     "importance_bound",
     "kl_to_prior",
+    "m1_loss",
+    "m2_loss",
     "sample_codes",
     "unlabelled_bound",
 ]
@@ -271,140 +258,75 @@ class VAE(keras.Model):
         return tf.transpose(self.bound(x, noise, every, kl_weight)) - math.log(n_classes)
 
 
-class VAEPseudoLabeler(GenerativeLabeler):
-    """Learn from few labels with a variational autoencoder (Kingma et al. 2014).
-
-    - "m1": a VAE learns codes z from all examples; a classifier learns from the labelled codes.
-    - "m2": the label is a latent variable.  A step lowers
-
-          -[l·mean L(x, y) + u·mean U(x)] / (l + u) + classifier_weight · CE(labelled)
-
-      with the bounds L on log p(x, y) of l labelled examples and U on log p(x) of u unlabelled
-      ones, see :func:`unlabelled_bound`.
-    - "m1m2": M2 on the codes of M1.
+def m1_loss(
+    vae: VAE, x: tf.Tensor, noise: tf.Tensor, kl_weight: float = 1.0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the loss of a step of M1's VAE: minus the mean bound on log p(x).
 
     Args:
-        model: "m1", "m2" or "m1m2".
-        latent_dim: size of a code, ≥ 1.
-        hidden: widths of the hidden layers of encoder, classifier and (reversed) decoder.
-        decoder: "bernoulli", "gaussian", or ``None``: Bernoulli for images, else Gaussian.  A
-            Gaussian decoder expects features of about unit scale.
-        noise_bounds: smallest and largest standard deviation of a Gaussian decoder.
-        classifier_weight: α, what the cross-entropy of the labels counts in M2, ≥ 0.
-        kl_weight: final weight of the KL; 1 is the bound.
-        kl_warmup: part of the steps over which the weight of the KL rises from 0, in [0, 1];
-            without, the decoder may learn to ignore z before z says anything.
-        feature_steps: updates of M1's VAE ("m1", "m1m2").
-        steps: updates with labels: of M1's classifier, or of M2.
-        batch_size: labelled examples in a step.
-        unlabelled_batch_size: unlabelled examples in a step; all kinds in a step of M1's VAE.
-        lr: Adam's learning rate.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
+        vae: without a label.
+        x: ``(n, d)``.
+        noise: standard normal, ``(samples, n, latent_dim)``.
+        kl_weight: of the KL; 1 gives the bound.
 
-    Attributes:
-        features_: M1's :class:`VAE`, or ``None``.
-        vae_: M2's :class:`VAE`, or ``None``.
-        classifier_: the network of q(y|x), or q(y|z) on codes of M1.
-        classes_: labels, ``(C,)`` int64.
-        input_shape_: shape of one example.
-        pseudo_labels_: class of each example given to ``fit``, ``(n,)``; known labels as given.
-        confidence_: probability of that class, ``(n,)`` in [0, 1]; 1 where the label is known.
-        history_: name → array ``(steps,)``: "loss", "classifier_loss", and for M2
-            "labelled_bound" and "unlabelled_bound".
-        feature_history_: name → array ``(feature_steps,)``: "loss" (minus the bound), "kl",
-            "kl_weight"; empty for M2.
+    Returns:
+        The loss and the mean KL, two scalars in nats.  A Bernoulli decoder keeps the loss ≥ 0; a
+        Gaussian one keeps it ≥ d · log(σ √(2π)) with the smallest σ of ``noise_bounds``.
     """
+    mean, log_var = vae.encode(x)
+    log_px = vae.log_likelihood(x, sample_codes(mean, log_var, noise))
+    loss = -tf.reduce_mean(elbo(log_px, mean, log_var, kl_weight))
+    return loss, tf.reduce_mean(kl_to_prior(mean, log_var))
 
-    features_: Any  # networks or None, as the model needs them
-    vae_: Any
-    classifier_: Any
 
-    def __init__(
-        self,
-        model: str = "m2",
-        latent_dim: int = 50,
-        hidden: tuple[int, ...] = (500,),
-        decoder: str | None = None,
-        noise_bounds: tuple[float, float] = (0.1, 2.0),
-        classifier_weight: float = 50.0,
-        kl_weight: float = 1.0,
-        kl_warmup: float = 0.2,
-        feature_steps: int = 1000,
-        steps: int = 1000,
-        batch_size: int = 32,
-        unlabelled_batch_size: int = 100,
-        lr: float = 1e-3,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.model = model
-        self.latent_dim = latent_dim
-        self.hidden = hidden
-        self.decoder = decoder
-        self.noise_bounds = noise_bounds
-        self.classifier_weight = classifier_weight
-        self.kl_weight = kl_weight
-        self.kl_warmup = kl_warmup
-        self.feature_steps = feature_steps
-        self.steps = steps
-        self.batch_size = batch_size
-        self.unlabelled_batch_size = unlabelled_batch_size
-        self.lr = lr
-        self.dtype = dtype
-        self.random_state = random_state
+def m2_loss(
+    vae: VAE,
+    classifier: keras.Model,
+    labelled: tuple[tf.Tensor, ...],
+    unlabelled: tuple[tf.Tensor, ...] | None = None,
+    *,
+    n_classes: int,
+    share: float,
+    classifier_weight: float = 1.0,
+    kl_weight: float = 1.0,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Return the loss of a step of M2 (Kingma et al. 2014, equation 9), and its parts.
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        classes: Any = None,
-        device: str = "auto",
-        progress: bool = False,
-        log_dir: str | os.PathLike[str] | None = None,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-    ) -> Self:
-        """Train on labelled and unlabelled examples together.
+        α · CE(labelled) - s · mean L(x, y) - (1 - s) · mean U(x)
 
-        Args:
-            X: vectors ``(n, d)`` or images ``(n, h, w[, c])`` in [0, 1].
-            y: labels ≥ 0, and -1 where unknown, ``(n,)``.
-            classes: all the labels there are; the classes found in ``y`` if not given.
-            device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
-            log_dir: folder for TensorBoard.
-            checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
+    Args:
+        vae: with a label.
+        classifier: q(y|x).
+        labelled: x ``(n, d)``, class indices ``(n,)``, noise ``(1, n, latent_dim)``.
+        unlabelled: x ``(m, d)`` and noise ``(1, C, m, latent_dim)``, or ``None``.
+        n_classes: C.
+        share: s, the labelled examples' share of all, in [0, 1].
+        classifier_weight: α, ≥ 0.
+        kl_weight: of the KL in both bounds.
 
-        Returns:
-            The estimator itself.
+    Returns:
+        A scalar, and the parts by name.  It is bounded below as :func:`m1_loss` is: both bounds
+        lie below a log-density.
+    """
+    x, y, noise = labelled
+    classified = cross_entropy(classifier(x), y)
+    ones = tf.one_hot(y, n_classes, dtype=x.dtype)
+    bound = tf.reduce_mean(vae.bound(x, noise, ones, kl_weight)) - math.log(n_classes)
+    loss = classifier_weight * classified - share * bound
+    parts = {"classifier_loss": classified, "labelled_bound": bound}
+    if unlabelled is not None:
+        x, noise = unlabelled
+        bounds = vae.bounds(x, noise, n_classes, kl_weight)
+        log_q = tf.nn.log_softmax(classifier(x), axis=1)
+        bound = tf.reduce_mean(unlabelled_bound(bounds, log_q))
+        loss -= (1 - share) * bound
+        parts["unlabelled_bound"] = bound
+    return loss, parts
 
-        Raises:
-            ValueError: for NaN, integer images, values outside [0, 1] before a Bernoulli
-                decoder, no labelled example at all or of a class, a single class, arrays that
-                do not fit together, or a hyper-parameter out of range.
-            FloatingPointError: if the loss becomes NaN or infinite.
-        """
-        flat, y, labels = self._prepare(X, y, classes)
-        check_unit_interval(flat, self._decoder())
-        streams = Streams.from_seed(self.random_state)
-        device = resolve_device(device)
-        self._build(streams.init, device)
-        options: dict[str, Any] = {"device": device, "progress": progress}
-        folders = {"log_dir": log_dir, "checkpoint_dir": checkpoint_dir}
-        self.feature_history_ = {}
-        if self.features_ is not None:
-            self.feature_history_ = self._train_features(
-                flat, streams, **options, **_inside(folders, "features")
-            )
-        self.history_ = self._train_labels(
-            flat, labels, streams, **options, **_inside(folders, "labels")
-        )
-        self._note_pseudo_labels(X, y)
-        return self
 
-    def _decoder(self) -> str:
-        return self.decoder or ("bernoulli" if len(self.input_shape_) > 1 else "gaussian")
+class VAEPseudoLabeler(Networks, settings.VAEPseudoLabeler):
+    __doc__ = settings.VAEPseudoLabeler.__doc__
+    _networks = ("features", "vae", "classifier")
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         n_features, latent = math.prod(self.input_shape_), int(self.latent_dim)
@@ -425,52 +347,57 @@ class VAEPseudoLabeler(GenerativeLabeler):
                     VAE(below, latent, hidden, kind, n_classes, bounds), rng
                 )
             self.classifier_ = networks.initialise(networks.MLP((below,), n_classes, hidden), rng)
-        self._device = device
 
-    def _train_features(
-        self, X: np.ndarray, streams: Streams, *, device: str, **options: Any
+    def _learn(
+        self, X: np.ndarray, labels: np.ndarray, streams: Streams, run: Run
     ) -> dict[str, np.ndarray]:
+        if self.features_ is not None:
+            self.feature_history_ = self._learn_features(X, streams, run.stage("features"))
+        return self._learn_labels(X, labels, streams, run.stage("labels"))
+
+    def _learn_features(self, X: np.ndarray, streams: Streams, run: Run) -> dict[str, np.ndarray]:
         """Train M1's VAE on all examples, labelled or not."""
         vae = self.features_
-        xs = to_tensor(X, device, self.dtype)
+        xs = to_tensor(X, run.device, self.dtype)
         batches = {"all": BatchStream(len(xs), self.unlabelled_batch_size, streams.batches)}
-        parameters = vae.trainable_variables
-        optimizer = optim.adam(parameters, lr=self.lr)
+        weights = vae.trainable_variables
+        optimizer = optim.adam(weights, lr=self.lr)
 
         @tf.function(reduce_retracing=True, autograph=False)
-        def update(i: tf.Tensor, noise: tf.Tensor, weight: tf.Tensor) -> Any:
+        def update(i: tf.Tensor, noise: tf.Tensor, kl_weight: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
-                x = tf.gather(xs, i)
-                mean, log_var = vae.encode(x)
-                log_px = vae.log_likelihood(x, sample_codes(mean, log_var, noise))
-                loss = -tf.reduce_mean(elbo(log_px, mean, log_var, weight))
-            optimizer.apply(tape.gradient(loss, parameters))
-            return {"loss": loss, "kl": tf.reduce_mean(kl_to_prior(mean, log_var))}
+                loss, kl = m1_loss(vae, tf.gather(xs, i), noise, kl_weight)
+            optimizer.apply(tape.gradient(loss, weights))
+            return {"loss": loss, "kl": kl}
 
         def step(number: int) -> Mapping[str, tf.Tensor | float]:
-            i = to_tensor(batches["all"].next(), device)
-            noise = normal(streams.noise, (1, len(i), self.latent_dim), device, self.dtype)
+            i = to_tensor(batches["all"].next(), run.device)
+            noise = normal(streams.noise, (1, len(i), self.latent_dim), run.device, self.dtype)
             weight = self._kl_weight(number, self.feature_steps)
             return {**update(i, noise, tf.constant(weight, self.dtype)), "kl_weight": weight}
 
-        return self._run(
-            "features", step, self.feature_steps, {"features": vae}, optimizer, streams, batches,
-            X, device=device, **options,
-        )  # fmt: skip
+        return train(
+            step,
+            run,
+            steps=self.feature_steps,
+            modules={"features": vae},
+            optimizers={"optimizer": optimizer},
+            resumables={"streams": streams, "batches.all": batches["all"]},
+            fingerprint=fingerprint_of(self, X, stage="features"),
+        )
 
-    def _train_labels(
-        self, X: np.ndarray, labels: np.ndarray, streams: Streams, *, device: str, **options: Any
+    def _learn_labels(
+        self, X: np.ndarray, labels: np.ndarray, streams: Streams, run: Run
     ) -> dict[str, np.ndarray]:
         """Train the classifier, and M2 along with it."""
         vae, classifier, n_classes = self.vae_, self.classifier_, len(self.classes_)
         known = labels != UNLABELLED
-        look = self._lookup(X, device)
+        look = self._lookup(X, run.device)
         places = {
-            "labelled": to_tensor(np.flatnonzero(known), device),
-            "unlabelled": to_tensor(np.flatnonzero(~known), device),
+            "labelled": to_tensor(np.flatnonzero(known), run.device),
+            "unlabelled": to_tensor(np.flatnonzero(~known), run.device),
         }
-        ys = to_tensor(np.where(known, labels, 0), device)
-        ones = to_tensor(one_hot(np.where(known, labels, 0), n_classes), device, self.dtype)
+        ys = to_tensor(np.where(known, labels, 0), run.device)
         sizes = {"labelled": self.batch_size, "unlabelled": self.unlabelled_batch_size}
         batches = {
             name: BatchStream(len(places[name]), sizes[name], streams.batches)
@@ -478,59 +405,63 @@ class VAEPseudoLabeler(GenerativeLabeler):
             if len(places[name])
         }
         modules = {"classifier": classifier} | ({"vae": vae} if vae is not None else {})
-        parameters = [p for module in modules.values() for p in module.trainable_variables]
-        optimizer = optim.adam(parameters, lr=self.lr)
         share = float(known.mean())
-
-        @tf.function(reduce_retracing=True, autograph=False)
-        def update(drawn: dict[str, tuple[tf.Tensor, ...]], weight: tf.Tensor) -> Any:
-            i, for_codes, *for_vae = drawn["labelled"]
-            with tf.GradientTape() as tape:
-                x, truth = look(i, for_codes), tf.gather(ys, i)
-                cross_entropy = _cross_entropy(classifier(x), truth)
-                told = {"classifier_loss": cross_entropy}
-                loss = cross_entropy
-                if vae is not None:
-                    bound = vae.bound(x, for_vae[0], tf.gather(ones, i), weight)
-                    bound = tf.reduce_mean(bound) - math.log(n_classes)
-                    loss = self.classifier_weight * cross_entropy - share * bound
-                    told["labelled_bound"] = bound
-                    if "unlabelled" in drawn:
-                        j, for_codes, for_bounds = drawn["unlabelled"]
-                        x = look(j, for_codes)
-                        bounds = vae.bounds(x, for_bounds, n_classes, weight)
-                        log_q = tf.nn.log_softmax(classifier(x), axis=1)
-                        bound = tf.reduce_mean(unlabelled_bound(bounds, log_q))
-                        loss -= (1 - share) * bound
-                        told["unlabelled_bound"] = bound
-            optimizer.apply(tape.gradient(loss, parameters))
-            return {"loss": loss, **told}
+        weights = [w for module in modules.values() for w in module.trainable_variables]
+        optimizer = optim.adam(weights, lr=self.lr)
 
         def draw(name: str) -> tuple[tf.Tensor, ...]:
-            # The order of the draws is that of the PyTorch twin.
-            i = tf.gather(places[name], to_tensor(batches[name].next(), device))
+            i = tf.gather(places[name], to_tensor(batches[name].next(), run.device))
             around = (len(i), self.latent_dim)
             shapes: list[tuple[int, ...]] = [around]
             if vae is not None:
                 shapes.append((1, *around) if name == "labelled" else (1, n_classes, *around))
-            return (i, *(normal(streams.noise, shape, device, self.dtype) for shape in shapes))
+            return (i, *(normal(streams.noise, shape, run.device, self.dtype) for shape in shapes))
+
+        def seen(name: str, drawn: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+            i, for_codes, *for_vae = drawn
+            truth = (tf.gather(ys, i),) if name == "labelled" else ()
+            return (look(i, for_codes), *truth, *for_vae)
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def update(drawn: dict[str, tuple[tf.Tensor, ...]], kl_weight: tf.Tensor) -> Any:
+            with tf.GradientTape() as tape:
+                batch = {name: seen(name, part) for name, part in drawn.items()}
+                if vae is None:
+                    x, y = batch["labelled"]
+                    loss = cross_entropy(classifier(x), y)
+                    parts = {"classifier_loss": loss}
+                else:
+                    loss, parts = m2_loss(
+                        vae, classifier, batch["labelled"], batch.get("unlabelled"),
+                        n_classes=n_classes, share=share,
+                        classifier_weight=self.classifier_weight, kl_weight=kl_weight,
+                    )  # fmt: skip
+            optimizer.apply(tape.gradient(loss, weights))
+            return {"loss": loss, **parts}
 
         def step(number: int) -> Mapping[str, tf.Tensor]:
             drawn = {name: draw(name) for name in batches}
             weight = self._kl_weight(number, self.steps)
             return update(drawn, tf.constant(weight, self.dtype))
 
-        return self._run(
-            "labels", step, self.steps, modules, optimizer, streams, batches, X, labels,
-            device=device, **options,
-        )  # fmt: skip
+        return train(
+            step,
+            run,
+            steps=self.steps,
+            modules=modules,
+            optimizers={"optimizer": optimizer},
+            resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
+            fingerprint=fingerprint_of(self, X, labels, stage="labels"),
+        )
 
     def _lookup(self, X: np.ndarray, device: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """Return what M2 and the classifier see of examples: x itself, or a code of M1."""
         if self.features_ is None:
             xs = to_tensor(X, device, self.dtype)
             return lambda index, noise: tf.gather(xs, index)
-        mean, log_var = (to_tensor(part, device) for part in self._encode_blocks(X))
+        mean, log_var = (
+            to_tensor(part, device) for part in np.split(self._apply("moments", X), 2, axis=1)
+        )
 
         def look(index: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
             z = sample_codes(tf.gather(mean, index), tf.gather(log_var, index), noise)
@@ -538,111 +469,42 @@ class VAEPseudoLabeler(GenerativeLabeler):
 
         return look
 
-    def _run(
-        self,
-        stage: str,
-        step: Callable[[int], Mapping[str, Any]],
-        steps: int,
-        modules: dict[str, keras.Model],
-        optimizer: optim.Optimizer,
-        streams: Streams,
-        batches: dict[str, BatchStream],
-        *data: np.ndarray,
-        **options: Any,
-    ) -> dict[str, np.ndarray]:
-        return train(
-            step,
-            steps=steps,
-            modules=modules,
-            optimizers={"optimizer": optimizer},
-            resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
-            fingerprint={
-                "method": f"{type(self).__name__}.{stage}",
-                "params": describe(self.get_params(deep=False)),
-                "data": hash_arrays(*data),
-            },
-            **options,
-        )
+    def _apply(self, output: str, X: np.ndarray, samples: int = 1) -> np.ndarray:
+        rng = np.random.default_rng(0)  # the noise of a bound is fixed
 
-    def _kl_weight(self, step: int, steps: int) -> float:
-        return float(self.kl_weight) * optim.ramp(step, steps, self.kl_warmup)
-
-    # ------------------------------------------------------------------ what a fitted one can do
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return class probabilities ``(n, C)``, in the order of ``classes_``."""
-        return self._in_blocks(self._flat(X), lambda x: tf.nn.softmax(self._logits(x)))
-
-    def encode(self, X: Any) -> np.ndarray:
-        """Return the mean codes of q(z|x), ``(n, latent_dim)``.
-
-        M1 and M1+M2: codes of M1.  M2: codes of q(z|x, y) with the most probable class y.
-        """
-        return self._in_blocks(self._flat(X), lambda x: self._codes(x)[0])
-
-    def reconstruct(self, X: Any) -> np.ndarray:
-        """Return the decoder's mean at the mean codes, shaped like ``X``."""
-
-        def apply(x: tf.Tensor) -> tf.Tensor:
+        def means(x: tf.Tensor) -> tf.Tensor:
             z, y = self._codes(x)
             return self._first().mean_of(z, y)
 
-        return self._in_blocks(self._flat(X), apply).reshape(-1, *self.input_shape_)
-
-    def bound(self, X: Any, samples: int = 1) -> np.ndarray:
-        """Return a lower bound on log p(x) of each example in nats, ``(n,)``.
-
-        M1 and M1+M2: the ELBO of M1.  M2: its bound for unlabelled examples.  The noise is
-        fixed.
-
-        Args:
-            X: examples.
-            samples: codes drawn for each, ≥ 1.
-        """
-        check_number("samples", samples, low=1, integer=True)
-        rng = np.random.default_rng(0)
-
-        def apply(x: tf.Tensor) -> tf.Tensor:
-            classes = len(self.classes_)
-            around = (len(x), self.latent_dim)
+        def bound(x: tf.Tensor) -> tf.Tensor:
+            around, n_classes = (len(x), self.latent_dim), len(self.classes_)
             if self.features_ is not None:
                 noise = normal(rng, (samples, *around), self._device, self.dtype)
                 return self.features_.bound(x, noise)
-            noise = normal(rng, (samples, classes, *around), self._device, self.dtype)
+            noise = normal(rng, (samples, n_classes, *around), self._device, self.dtype)
             log_q = tf.nn.log_softmax(self.classifier_(x), axis=1)
-            return unlabelled_bound(self.vae_.bounds(x, noise, classes), log_q)
+            return unlabelled_bound(self.vae_.bounds(x, noise, n_classes), log_q)
 
-        return self._in_blocks(self._flat(X), apply)
+        outputs: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+            "probabilities": lambda x: tf.nn.softmax(self._logits(x)),
+            "codes": lambda x: self._codes(x)[0],
+            "moments": lambda x: tf.concat(self.features_.encode(x), 1),
+            "means": means,
+            "bound": bound,
+        }
+        return self._in_blocks(outputs[output], X)
 
-    def sample(
-        self, n: int, y: Any = None, random_state: int | None = 0
+    def _generate(
+        self, index: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Make new examples with their classes.
-
-        Args:
-            n: how many.
-            y: a class, or one for each, ``(n,)``; ``None``: equally many of each.  M1 cannot
-                choose: its samples have the class that the classifier sees in them.
-            random_state: seed of the noise.
-
-        Returns:
-            Means of p(x|z, y) ``(n, *input_shape)``, and classes ``(n,)``.
-
-        Raises:
-            ValueError: for an unknown class, or any class asked of M1.
-        """
-        check_is_fitted(self, "classifier_")
-        rng = np.random.default_rng(random_state)
-        if self.model == "m1" and y is not None:
-            raise ValueError("y cannot be chosen with model='m1', whose decoder knows no label.")
-        index = self._wanted_classes(n, y, rng)
-        z = normal(rng, (n, self.latent_dim), self._device, self.dtype)
+        """Make an example of each class ``index``; with M1 the classifier says of which."""
+        z = normal(rng, (len(index), self.latent_dim), self._device, self.dtype)
         ones = to_tensor(one_hot(index, len(self.classes_)), self._device, self.dtype)
         below = z if self.vae_ is None else self.vae_.mean_of(z, ones)
-        x = to_array(below if self.features_ is None else self.features_.mean_of(below))
+        x = below if self.features_ is None else self.features_.mean_of(below)
         if self.model == "m1":
             index = to_array(tf.argmax(self.classifier_(z), axis=1))
-        return x.reshape(n, *self.input_shape_), self.classes_[index]
+        return to_array(x), index
 
     def _first(self) -> VAE:
         return self.vae_ if self.features_ is None else self.features_
@@ -656,55 +518,3 @@ class VAEPseudoLabeler(GenerativeLabeler):
             return self.features_.encode(x)[0], None
         y = tf.one_hot(tf.argmax(self.classifier_(x), axis=1), len(self.classes_), dtype=x.dtype)
         return self.vae_.encode(x, y)[0], y
-
-    def _encode_blocks(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        both = self._in_blocks(X, lambda x: tf.concat(self.features_.encode(x), 1))
-        return both[:, : self.latent_dim], both[:, self.latent_dim :]
-
-    def _flat(self, X: Any) -> np.ndarray:
-        check_is_fitted(self, "classifier_")
-        X = check_features("X", X, like=self.input_shape_)
-        return X.reshape(len(X), -1)
-
-    def _in_blocks(self, X: np.ndarray, apply: Callable[[tf.Tensor], tf.Tensor]) -> np.ndarray:
-        blocks = [X[start : start + 1024] for start in range(0, len(X), 1024)]
-        done = [to_array(apply(to_tensor(block, self._device, self.dtype))) for block in blocks]
-        return np.concatenate(done)
-
-    def _check_parameters(self) -> None:
-        check_choice("model", self.model, ["m1", "m2", "m1m2"])
-        check_training(self)
-        check_widths("hidden", self.hidden)
-        if self.decoder is not None:
-            check_choice("decoder", self.decoder, ["bernoulli", "gaussian"])
-        low, high = check_pair("noise_bounds", self.noise_bounds)
-        check_number("noise_bounds[0]", low, low=0, low_open=True)
-        check_number("noise_bounds[1]", high, low=low, low_open=True)
-        check_number("classifier_weight", self.classifier_weight, low=0)
-        check_number("kl_weight", self.kl_weight, low=0)
-        check_number("kl_warmup", self.kl_warmup, low=0, high=1)
-        check_number("feature_steps", self.feature_steps, low=1, integer=True)
-
-    def _modules(self) -> dict[str, keras.Model]:
-        every = {"features": self.features_, "vae": self.vae_, "classifier": self.classifier_}
-        return {name: module for name, module in every.items() if module is not None}
-
-    def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        arrays = {"pseudo_labels_": self.pseudo_labels_, "confidence_": self.confidence_}
-        for name, module in self._modules().items():
-            arrays |= {f"{name}.{k}": v for k, v in networks.to_numpy(module).items()}
-        return arrays
-
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.pseudo_labels_, self.confidence_ = arrays["pseudo_labels_"], arrays["confidence_"]
-        self._build(np.random.default_rng(0), "cpu")
-        for name, module in self._modules().items():
-            networks.from_numpy(module, part_of(arrays, name))
-
-
-def _cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-
-
-def _inside(folders: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    return {name: None if f is None else Path(f) / stage for name, f in folders.items()}

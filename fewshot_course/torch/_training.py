@@ -209,7 +209,7 @@ class Networks(Storable):
 
 
 def train(
-    step: Callable[[int], Mapping[str, Tensor]],
+    step: Callable[[int], Mapping[str, Tensor | float]],
     run: Run,
     *,
     steps: int,
