@@ -9,30 +9,22 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from fewshot_course._checks import UNLABELLED, check_choice, check_features, check_number
+from fewshot_course._checks import UNLABELLED
 from fewshot_course._streams import Streams
-from fewshot_course.both.generative import (
-    GenerativeLabeler,
-    check_training,
-    check_widths,
-    final_decay,
-    one_hot,
-)
-from fewshot_course.both.training import describe, hash_arrays
+from fewshot_course.both import gan as settings
+from fewshot_course.both.generative import final_decay, one_hot
+from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
-from fewshot_course.torch._training import normal, resolve_device, to_array, to_tensor, train
-from fewshot_course.weights import part_of
+from fewshot_course.torch._training import Networks, normal, to_array, to_tensor, train
 
 __all__ = [
     "ConvDiscriminator",
@@ -40,6 +32,8 @@ __all__ = [
     "Discriminator",
     "GANPseudoLabeler",
     "Generator",
+    "adversarial_discriminator_loss",
+    "adversarial_generator_loss",
     "discriminator_loss",
     "feature_matching_loss",
     "log_partition",
@@ -328,143 +322,82 @@ NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
 }
 
 
-class GANPseudoLabeler(GenerativeLabeler):
-    """A K+1-class discriminator that learns classes from few labels (Salimans et al. 2016).
+def adversarial_discriminator_loss(
+    discriminator: nn.Module,
+    labelled: tuple[Tensor, ...],
+    unlabelled: Tensor,
+    made: Tensor,
+    noise: Sequence[Tensor],
+    weight: float = 1.0,
+) -> tuple[Tensor, DiscriminatorLoss]:
+    """Return the loss of the discriminator's half of a step, and its two parts.
 
-    A step makes one batch of samples, lowers ``supervised + weight · unsupervised`` of
-    :func:`discriminator_loss` for the discriminator, and then for the generator
-
-        generator_loss + class_weight · CE(logits of G(z, y), y).
+        supervised + weight · unsupervised, see :func:`discriminator_loss`
 
     Args:
-        network: "mlp" (fully connected) or "conv" (small convolutions, for images).
-        latent_dim: size of the generator's noise, ≥ 1.
-        hidden: widths of the discriminator's hidden layers; ``None``: (500, 250, 250) for "mlp",
-            (32, 64) channels for "conv".
-        generator_hidden: the same of the generator; ``None``: (500, 500), or (64, 32) channels.
-        generator_loss: "feature_matching" or "plain", see :func:`feature_matching_loss` and
-            :func:`plain_generator_loss`.
-        class_weight: > 0 makes the generator class-conditional; 0: it knows no class.
-        weight: of the unsupervised loss, ≥ 0.
-        input_noise: standard deviation of Gaussian noise on the discriminator's input.
-        hidden_noise: the same on its hidden layers.
-        steps: number of updates of both networks.
-        batch_size: labelled examples in a step.
-        unlabelled_batch_size: unlabelled, and generated, examples in a step, ≥ 2.
-        lr: Adam's learning rate, of both networks; its first decay is 0.5.
-        decay: part of the steps, the last, over which the rate falls to 0, in [0, 1].
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
+        discriminator: takes examples and noise, returns features and logits.
+        labelled: x ``(n, ...)`` and class indices ``(n,)``.
+        unlabelled: x ``(m, ...)``.
+        made: what the generator made, ``(g, ...)``; no gradient goes into it.
+        noise: of ``discriminator.noise_shapes(n + m + g)``.
+        weight: of the unsupervised part, ≥ 0.
 
-    Attributes:
-        network_: the discriminator.
-        generator_: the generator.
-        classes_: labels, ``(K,)`` int64.
-        input_shape_: shape of one example.
-        pseudo_labels_: class of each example given to ``fit``, ``(n,)``; known labels as given.
-        confidence_: probability of that class, ``(n,)`` in [0, 1]; 1 where the label is known.
-        history_: name → array ``(steps,)``: "loss" (of both networks, added up), "supervised",
-            "unsupervised", "generator".
+    Returns:
+        A scalar, ≥ 0, and the parts.
     """
+    x, y = labelled
+    sizes = [len(x), len(unlabelled), len(made)]
+    _, logits = discriminator(torch.cat([x, unlabelled, made.detach()]), noise)
+    of_labelled, of_unlabelled, of_made = logits.split(sizes)
+    parts = discriminator_loss(of_labelled, y, of_unlabelled, of_made)
+    return parts.supervised + weight * parts.unsupervised, parts
 
-    network_: Any  # the networks take a batch and noise, and return tensors
-    generator_: Any
 
-    def __init__(
-        self,
-        network: str = "mlp",
-        latent_dim: int = 100,
-        hidden: tuple[int, ...] | None = None,
-        generator_hidden: tuple[int, ...] | None = None,
-        generator_loss: str = "feature_matching",
-        class_weight: float = 0.0,
-        weight: float = 1.0,
-        input_noise: float = 0.3,
-        hidden_noise: float = 0.5,
-        steps: int = 1000,
-        batch_size: int = 50,
-        unlabelled_batch_size: int = 100,
-        lr: float = 1e-3,
-        decay: float = 0.5,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.latent_dim = latent_dim
-        self.hidden = hidden
-        self.generator_hidden = generator_hidden
-        self.generator_loss = generator_loss
-        self.class_weight = class_weight
-        self.weight = weight
-        self.input_noise = input_noise
-        self.hidden_noise = hidden_noise
-        self.steps = steps
-        self.batch_size = batch_size
-        self.unlabelled_batch_size = unlabelled_batch_size
-        self.lr = lr
-        self.decay = decay
-        self.dtype = dtype
-        self.random_state = random_state
+def adversarial_generator_loss(
+    discriminator: nn.Module,
+    unlabelled: Tensor,
+    made: Tensor,
+    told: Tensor | None = None,
+    generator_loss: str = "feature_matching",
+    class_weight: float = 0.0,
+) -> Tensor:
+    """Return the loss of the generator's half of a step.
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        classes: Any = None,
-        device: str = "auto",
-        progress: bool = False,
-        log_dir: str | os.PathLike[str] | None = None,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-    ) -> Self:
-        """Train discriminator and generator in turns.
+        generator_loss + class_weight · CE(logits of G(z, y), y)
 
-        Args:
-            X: vectors ``(n, d)`` or images ``(n, h, w[, c])`` in [0, 1].
-            y: labels ≥ 0, and -1 where unknown, ``(n,)``.
-            classes: all the labels there are; the classes found in ``y`` if not given.
-            device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
-            log_dir: folder for TensorBoard.
-            checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
+    Args:
+        discriminator: takes examples, returns features and logits; it stays as it is.
+        unlabelled: x ``(m, ...)``.
+        made: what the generator made, ``(g, ...)``.
+        told: the classes it was told, ``(g,)``, or ``None``.
+        generator_loss: "feature_matching" or "plain".
+        class_weight: of the cross-entropy, ≥ 0.
 
-        Returns:
-            The estimator itself.
+    Returns:
+        A scalar, ≥ 0.
+    """
+    features, logits = discriminator(made)
+    if generator_loss == "plain":
+        loss = plain_generator_loss(logits)
+    else:
+        loss = feature_matching_loss(discriminator(unlabelled)[0], features)
+    if told is not None:
+        loss = loss + class_weight * F.cross_entropy(logits, told)
+    return loss
 
-        Raises:
-            ValueError: for NaN, integer images, no labelled example at all or of a class, a
-                single class, no unlabelled example, arrays that do not fit together, or a
-                hyper-parameter out of range.
-            FloatingPointError: if the loss of one of the networks becomes NaN or infinite.
-        """
-        flat, y, labels = self._prepare(X, y, classes)
-        streams = Streams.from_seed(self.random_state)
-        device = resolve_device(device)
-        self._build(streams.init, device)
-        self.history_ = self._train(
-            flat, labels, streams,
-            device=device, progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
-        )  # fmt: skip
-        self._note_pseudo_labels(X, y)
-        return self
+
+class GANPseudoLabeler(Networks, settings.GANPseudoLabeler):
+    __doc__ = settings.GANPseudoLabeler.__doc__
+    _networks = ("network", "generator")
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         if self.network == "conv" and len(self.input_shape_) < 2:
             raise ValueError(
                 f"network='conv' needs images, got examples of shape {self.input_shape_}."
             )
-        default = {"mlp": ((500, 250, 250), (500, 500)), "conv": ((32, 64), (64, 32))}
-        hidden, generator_hidden = (
-            check_widths(name, given if given is not None else usual)
-            for name, given, usual in zip(
-                ("hidden", "generator_hidden"),
-                (self.hidden, self.generator_hidden),
-                default[self.network],
-                strict=True,
-            )
-        )
+        hidden, generator_hidden = self._widths()
         discriminator, generator = NETWORKS[self.network]
-        self._n_told = len(self.classes_) if self.class_weight else 0
+        n_told = len(self.classes_) if self.class_weight else 0
 
         def place(module: nn.Module) -> Any:
             module = networks.initialise(module.to(getattr(torch, self.dtype)), rng)
@@ -478,65 +411,58 @@ class GANPseudoLabeler(GenerativeLabeler):
         self.generator_ = place(
             generator(
                 int(self.latent_dim),
-                self._n_told,
+                n_told,
                 self.input_shape_,
                 generator_hidden,
                 bounded=len(self.input_shape_) > 1,
             )
         )
-        self._device = device
 
-    def _train(
-        self, X: np.ndarray, labels: np.ndarray, streams: Streams, *, device: str, **options: Any
+    def _learn(
+        self, X: np.ndarray, labels: np.ndarray, streams: Streams, run: Run
     ) -> dict[str, np.ndarray]:
         discriminator, generator = self.network_, self.generator_
         known, n_classes = labels != UNLABELLED, len(self.classes_)
-        if known.all():
-            raise ValueError("y has no unlabelled example (-1); a GAN needs some.")
-        xl, yl = to_tensor(X[known], device, self.dtype), to_tensor(labels[known], device)
-        xu = to_tensor(X[~known], device, self.dtype)
+        xl, yl = to_tensor(X[known], run.device, self.dtype), to_tensor(labels[known], run.device)
+        xu = to_tensor(X[~known], run.device, self.dtype)
         batches = {
             "labelled": BatchStream(len(xl), self.batch_size, streams.batches),
             "unlabelled": BatchStream(len(xu), self.unlabelled_batch_size, streams.batches),
         }
         n_l, n_u = batches["labelled"].batch_size, batches["unlabelled"].batch_size
         betas = (0.5, 0.999)
+        told = ones = None
+        if self.class_weight:
+            classes = np.arange(n_u) % n_classes
+            told = to_tensor(classes, run.device)
+            ones = to_tensor(one_hot(classes, n_classes), run.device, self.dtype)
+
+        def draw() -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+            i, j = (to_tensor(b.next(), run.device) for b in batches.values())
+            z = normal(streams.noise, (n_u, self.latent_dim), run.device, self.dtype)
+            shapes = discriminator.noise_shapes(n_l + 2 * n_u)
+            return i, j, z, [normal(streams.noise, s, run.device, self.dtype) for s in shapes]
+
         optimizer_d = optim.adam(discriminator.parameters(), lr=self.lr, betas=betas)
         optimizer_g = optim.adam(generator.parameters(), lr=self.lr, betas=betas)
-        classes = np.arange(n_u) % n_classes
-        told = to_tensor(classes, device)
-        ones = to_tensor(one_hot(classes, n_classes), device, self.dtype) if self._n_told else None
-
-        def noise(n: int) -> list[Tensor]:
-            shapes = discriminator.noise_shapes(n)
-            return [normal(streams.noise, shape, device, self.dtype) for shape in shapes]
 
         def step(number: int) -> Mapping[str, Tensor]:
             rate = self.lr * final_decay(number, self.steps, self.decay)
             optim.set_learning_rate(optimizer_d, rate)
             optim.set_learning_rate(optimizer_g, rate)
-            i = to_tensor(batches["labelled"].next(), device)
-            j = to_tensor(batches["unlabelled"].next(), device)
-            z = normal(streams.noise, (n_u, self.latent_dim), device, self.dtype)
+            i, j, z, noise = draw()
             made = generator(z, ones)
-
-            x = torch.cat([xl[i], xu[j], made.detach()])
-            _, logits = discriminator(x, noise(n_l + 2 * n_u))
-            ll, lu, lg = logits.split([n_l, n_u, n_u])
-            parts = discriminator_loss(ll, yl[i], lu, lg)
-            loss_d = parts.supervised + self.weight * parts.unsupervised
+            loss_d, parts = adversarial_discriminator_loss(
+                discriminator, (xl[i], yl[i]), xu[j], made, noise, self.weight
+            )
             optimizer_d.zero_grad(set_to_none=True)
             loss_d.backward()
             optimizer_d.step()
 
             discriminator.requires_grad_(False)  # the generator's step leaves it alone
-            features, logits = discriminator(made)
-            if self.generator_loss == "plain":
-                loss_g = plain_generator_loss(logits)
-            else:
-                loss_g = feature_matching_loss(discriminator(xu[j])[0], features)
-            if ones is not None:
-                loss_g = loss_g + self.class_weight * F.cross_entropy(logits, told)
+            loss_g = adversarial_generator_loss(
+                discriminator, xu[j], made, told, self.generator_loss, self.class_weight
+            )
             optimizer_g.zero_grad(set_to_none=True)
             loss_g.backward()
             optimizer_g.step()
@@ -548,94 +474,26 @@ class GANPseudoLabeler(GenerativeLabeler):
                 "generator": loss_g.detach(),
             }
 
-        discriminator.train()
-        generator.train()
-        history = train(
+        return train(
             step,
+            run,
             steps=self.steps,
             modules={"discriminator": discriminator, "generator": generator},
             optimizers={"discriminator_adam": optimizer_d, "generator_adam": optimizer_g},
             resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
-            fingerprint={
-                "method": type(self).__name__,
-                "params": describe(self.get_params(deep=False)),
-                "data": hash_arrays(X, labels),
-            },
-            device=device,
-            **options,
+            fingerprint=fingerprint_of(self, X, labels),
         )
-        discriminator.eval()
-        generator.eval()
-        return history
 
-    # ------------------------------------------------------------------ what a fitted one can do
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return class probabilities ``(n, K)`` given that an example is real."""
-        return self._in_blocks(X, lambda logits: F.softmax(logits, dim=1))
-
-    def real_probability(self, X: Any) -> np.ndarray:
-        """Return D(x), how probably the discriminator takes an example for real, ``(n,)``."""
-        return self._in_blocks(X, real_probability)
-
-    def sample(
-        self, n: int, y: Any = None, random_state: int | None = 0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Make new examples with their classes.
-
-        Args:
-            n: how many.
-            y: a class, or one for each, ``(n,)``; ``None``: equally many of each.  A generator
-                that was trained with ``class_weight=0`` cannot choose: its samples have the
-                class that the discriminator sees in them.
-            random_state: seed of the noise.
-
-        Returns:
-            Examples ``(n, *input_shape)``, and classes ``(n,)``.
-
-        Raises:
-            ValueError: for an unknown class, or any class where the generator knows none.
-        """
-        check_is_fitted(self, "generator_")
-        rng = np.random.default_rng(random_state)
-        if not self._n_told and y is not None:
-            raise ValueError("y cannot be chosen: with class_weight=0 the generator knows no class")
-        index = self._wanted_classes(n, y, rng)
-        z = normal(rng, (n, self.latent_dim), self._device, self.dtype)
-        ones = to_tensor(one_hot(index, len(self.classes_)), self._device, self.dtype)
-        with torch.no_grad():
-            made = to_array(self.generator_(z, ones if self._n_told else None))
-        made = made.reshape(n, *self.input_shape_)
-        return made, self.classes_[index] if self._n_told else self.predict(made)
+    def _apply(self, output: str, X: np.ndarray) -> np.ndarray:
+        outputs: dict[str, Callable[[Tensor], Tensor]] = {
+            "probabilities": lambda x: F.softmax(self.network_(x)[1], dim=1),
+            "real": lambda x: real_probability(self.network_(x)[1]),
+        }
+        return self._in_blocks(outputs[output], X)
 
     @torch.no_grad()
-    def _in_blocks(self, X: Any, apply: Callable[[Tensor], Tensor]) -> np.ndarray:
-        check_is_fitted(self, "generator_")
-        X = check_features("X", X, like=self.input_shape_)
-        blocks = [X[start : start + 1024] for start in range(0, len(X), 1024)]
-        tensors = (to_tensor(block, self._device, self.dtype) for block in blocks)
-        return np.concatenate([to_array(apply(self.network_(x)[1])) for x in tensors])
-
-    def _check_parameters(self) -> None:
-        check_choice("network", self.network, list(NETWORKS))
-        check_choice("generator_loss", self.generator_loss, ["feature_matching", "plain"])
-        check_training(self)
-        check_number("class_weight", self.class_weight, low=0)
-        check_number("weight", self.weight, low=0)
-        check_number("input_noise", self.input_noise, low=0)
-        check_number("hidden_noise", self.hidden_noise, low=0)
-        check_number("decay", self.decay, low=0, high=1)
-
-    def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        arrays = {"pseudo_labels_": self.pseudo_labels_, "confidence_": self.confidence_}
-        for name, module in (("network", self.network_), ("generator", self.generator_)):
-            arrays |= {f"{name}.{k}": v for k, v in networks.to_numpy(module).items()}
-        return arrays
-
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.pseudo_labels_, self.confidence_ = arrays["pseudo_labels_"], arrays["confidence_"]
-        self._build(np.random.default_rng(0), "cpu")
-        networks.from_numpy(self.network_, part_of(arrays, "network"))
-        networks.from_numpy(self.generator_, part_of(arrays, "generator"))
-        self.network_.eval()
-        self.generator_.eval()
+    def _generate(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Make an example of each class ``index``, or, without classes, of any."""
+        z = normal(rng, (len(index), self.latent_dim), self._device, self.dtype)
+        ones = to_tensor(one_hot(index, len(self.classes_)), self._device, self.dtype)
+        return to_array(self.generator_(z, ones if self.class_weight else None))
