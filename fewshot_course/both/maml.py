@@ -1,27 +1,24 @@
-"""What every meta-learner of the course shares, whatever its framework.
+"""Meta-learning by gradient descent: what is asked and what is answered.
 
-Checks of episodes and labels, ``fit`` / ``adapt`` / ``evaluate``, the adapted models, and files.
+Settings, checks of episodes and labels, ``fit`` / ``adapt`` / ``evaluate``, the adapted models.
 The maths (inner updates, meta-gradients) stands in ``torch/maml.py`` and ``tf/maml.py``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from fewshot_course import __version__
 from fewshot_course._checks import check_choice, check_features, check_labels, check_number
 from fewshot_course._streams import Streams
-from fewshot_course.both.estimator import FORMAT
-from fewshot_course.both.training import TrainingDiverged, hash_arrays
+from fewshot_course.both.estimator import Storable
+from fewshot_course.both.training import Run, TrainingDiverged
 from fewshot_course.data.episodes import Episodes
-from fewshot_course.weights import load_arrays, save_arrays
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 """Examples ``(n, ...)`` → outputs ``(n, k)`` of an adapted network."""
@@ -95,11 +92,11 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         return outputs[:, 0] if self.flat else outputs
 
 
-class MetaEstimator(BaseEstimator):
-    """A meta-learner by scikit-learn's conventions; a subclass holds networks and gradients.
+class MetaEstimator(Storable):
+    """A meta-learner by scikit-learn's conventions.
 
-    A subclass gives ``_train``, ``_predictor``, ``_query_outputs``, ``_fitted_arrays`` and
-    ``_restore``.
+    A framework gives the three doors; ``_apply`` returns the outputs for stacked query sets, and
+    ``_predictor`` the model of one task.
     """
 
     task: str = "classification"
@@ -112,9 +109,12 @@ class MetaEstimator(BaseEstimator):
     lr_schedule: str
     clip: float | None
     statistics: str
-    dtype: str
+    hidden: tuple[int, ...]
+    channels: int
+    network: str | Callable[[], Any] | None
     random_state: int | None
-    _facts = ("input_shape_", "n_outputs_")
+    _facts: tuple[str, ...] = ("input_shape_", "n_outputs_")
+    _predictor: Callable[..., tuple[Predictor, dict[str, np.ndarray]]]
 
     def fit(
         self,
@@ -148,16 +148,12 @@ class MetaEstimator(BaseEstimator):
         check_episodes(probe, self.task)
         self.input_shape_ = tuple(probe.X_support.shape[2:])
         self.n_outputs_ = _n_outputs(probe, self.task)
-        fingerprint = {
-            "method": type(self).__name__,
-            "params": {k: repr(v) for k, v in self.get_params(deep=False).items()},
-            "data": hash_arrays(probe.X_support, probe.y_support, probe.X_query, probe.y_query),
-        }
+        streams = Streams.from_seed(self.random_state)
+        run = Run(self._resolve(device), progress, log_dir, checkpoint_dir)
+        self._device = run.device
+        self._build(streams.init, run.device)
         try:
-            self.history_ = self._train(
-                sampler, Streams.from_seed(self.random_state), fingerprint, device=device,
-                progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
-            )  # fmt: skip
+            self.history_ = self._learn(sampler, probe, streams, run)
         except TrainingDiverged as error:
             if not self.inner_steps:
                 raise
@@ -235,53 +231,13 @@ class MetaEstimator(BaseEstimator):
             )
         if self.task == "classification":
             self._check_ways(_n_outputs(episodes, self.task))
-        outputs = self._query_outputs(episodes, *self._inner(steps, lr))
+        outputs = self._apply(episodes, *self._inner(steps, lr))
         diverged = ~np.isfinite(outputs).all((1, 2))
         if self.task == "regression":
             targets = episodes.y_query.reshape(*outputs.shape)
             errors = np.square(outputs.astype(np.float64) - targets).mean((1, 2))
             return np.where(diverged, np.inf, errors)
         return np.where(diverged, 0.0, (outputs.argmax(-1) == episodes.y_query).mean(1))
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the meta-trained network into one safetensors file with a JSON header.
-
-        Raises:
-            NotFittedError: if ``fit`` has not been called.
-            TypeError: if ``network`` is the user's own factory, which no file can hold.
-        """
-        check_is_fitted(self)
-        params = self.get_params(deep=False)
-        for name, value in params.items():
-            if callable(value):
-                raise TypeError(f"{name}={value!r} is code, which a weights file cannot hold.")
-        header = {
-            "format": FORMAT,
-            "version": __version__,
-            "class": type(self).__name__,
-            "params": params,
-            "facts": {name: getattr(self, name) for name in self._facts},
-        }
-        return save_arrays(path, self._fitted_arrays(), header)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what this class, or its twin in the other framework, has saved.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is damaged, or holds another class.
-        """
-        arrays, header = load_arrays(path)
-        if header.get("format") != FORMAT or header["class"] != cls.__name__:
-            found = header.get("class", header.get("format"))
-            raise ValueError(f"{path} holds a {found}, expected a {cls.__name__}.")
-        params = {k: tuple(v) if isinstance(v, list) else v for k, v in header["params"].items()}
-        estimator = cls(**params)
-        for name, value in header["facts"].items():
-            setattr(estimator, name, tuple(value) if isinstance(value, list) else value)
-        estimator._restore(arrays)
-        return estimator
 
     def _inner(self, steps: int | None, lr: float | None) -> tuple[int, float]:
         default = self.inner_steps if self.adapt_steps is None else self.adapt_steps
@@ -308,25 +264,171 @@ class MetaEstimator(BaseEstimator):
         check_number("lr", self.lr, low=0, low_open=True)
         if self.clip is not None:
             check_number("clip", self.clip, low=0, low_open=True)
+        for index, width in enumerate(self.hidden):
+            check_number(f"hidden[{index}]", width, low=1, integer=True)
+        check_number("channels", self.channels, low=1, integer=True)
 
-    def _train(
-        self, sampler: Any, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
-    ) -> dict[str, np.ndarray]:
-        raise NotImplementedError  # the subclass knows its framework
 
-    def _predictor(
-        self, X: np.ndarray, y: np.ndarray, steps: int, lr: float
-    ) -> tuple[Predictor, dict[str, np.ndarray]]:
-        raise NotImplementedError  # the subclass knows its framework
+class MAML(MetaEstimator):
+    """Model-agnostic meta-learning with exact second-order gradients (Finn et al. 2017).
 
-    def _query_outputs(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
-        raise NotImplementedError  # the subclass knows its framework
+    Args:
+        network: "mlp", "conv4", a zero-argument factory, or ``None`` (chosen by the shape of X).
+            A factory's network must have none of the layers whose second derivative is wrong.
+        task: "classification" (cross-entropy) or "regression" (mean squared error).
+        inner_lr: α, >= 0.  It belongs to the mean loss of a support set; code that divides the
+            summed cross-entropy by the shots has a rate that is ``ways`` times smaller.
+        inner_steps: inner updates in training, >= 0.
+        adapt_steps: inner updates on a new task; ``None``: ``inner_steps``.
+        iterations: outer updates.
+        n_tasks: tasks in an outer update.
+        lr: outer learning rate (Adam).
+        lr_schedule: "constant" or "linear" (falls to 0).
+        clip: largest norm of the meta-gradient, or ``None``.
+        statistics: what batch norm sees of a query set.  "inductive": the statistics of the
+            task's support set, in training and in prediction, so that no query changes another
+            query's prediction (the "MetaBN" of Bronskill et al. 2020).  "transductive": those of
+            the query set itself, as in the original MAML.  Without batch norm they are equal.
+        hidden: widths of the hidden layers of "mlp".
+        channels: width of "conv4".
+        dtype: "float32" or "float64".
+        random_state: seed; the same seed gives the same run in both frameworks.
 
-    def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        raise NotImplementedError  # the subclass knows its network
+    Attributes:
+        network_: the meta-trained network, θ.
+        input_shape_: shape of one example.
+        n_outputs_: classes of a task, or targets of a regression.
+        history_: "loss" → ``(iterations,)``, the mean query loss after adaptation.
+    """
 
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        raise NotImplementedError  # the subclass knows its network
+    _first_order = False
+
+    def __init__(
+        self,
+        network: str | Callable[[], Any] | None = None,
+        task: str = "classification",
+        inner_lr: float = 0.01,
+        inner_steps: int = 1,
+        adapt_steps: int | None = None,
+        iterations: int = 1000,
+        n_tasks: int = 4,
+        lr: float = 1e-3,
+        lr_schedule: str = "constant",
+        clip: float | None = None,
+        statistics: str = "inductive",
+        hidden: tuple[int, ...] = (40, 40),
+        channels: int = 64,
+        dtype: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.network = network
+        self.task = task
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.adapt_steps = adapt_steps
+        self.iterations = iterations
+        self.n_tasks = n_tasks
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.clip = clip
+        self.statistics = statistics
+        self.hidden = hidden
+        self.channels = channels
+        self.dtype = dtype
+        self.random_state = random_state
+
+
+class FOMAML(MAML):
+    """First-order MAML: the inner gradients count as constants (Finn et al. 2017, section 5.2).
+
+    Its meta-gradient is that of the query loss at the adapted weights.  Parameters and
+    attributes are those of ``MAML``.
+    """
+
+    _first_order = True
+
+
+class ANIL(MAML):
+    """Almost no inner loop: only the head is adapted (Raghu et al. 2020).
+
+    It is MAML with an inner rate of 0 for the body.  A network that you bring needs a layer
+    called ``head``.  Parameters and attributes are those of ``MAML``.
+    """
+
+
+class Reptile(MetaEstimator):
+    """Move the weights towards those that plain training on a task ends with (Nichol et al. 2018).
+
+    For each task: ``inner_steps`` minibatch steps from θ to W, on support and query examples
+    together (Reptile needs no split).  Then θ ← θ + lr · mean(W - θ).  Inner steps are plain
+    gradient descent; the paper uses Adam there.
+
+    Args:
+        network: as in ``MAML``.
+        task: as in ``MAML``.
+        inner_lr: rate of the inner steps, >= 0.
+        inner_steps: inner steps in training; more than one, or this is joint training.
+        adapt_steps: inner updates on a new task; ``None``: ``inner_steps``.
+        batch_size: examples of a task in an inner step; ``None``: as many as its support set has.
+        iterations: outer updates.
+        n_tasks: tasks in an outer update.
+        lr: ε, in (0, 1] for the plain rule.
+        lr_schedule: "constant" or "linear" (falls to 0, as in the paper).
+        clip: largest norm of mean(θ - W), or ``None``.
+        statistics: as in ``MAML``.
+        hidden: as in ``MAML``.
+        channels: as in ``MAML``.
+        dtype: "float32" or "float64".
+        random_state: seed; the same seed gives the same run in both frameworks.
+
+    Attributes:
+        network_: the meta-trained network, θ.
+        input_shape_: shape of one example.
+        n_outputs_: classes of a task, or targets of a regression.
+        history_: "loss" → ``(iterations,)``, the mean loss of the inner steps.
+    """
+
+    def __init__(
+        self,
+        network: str | Callable[[], Any] | None = None,
+        task: str = "classification",
+        inner_lr: float = 0.02,
+        inner_steps: int = 8,
+        adapt_steps: int | None = None,
+        batch_size: int | None = None,
+        iterations: int = 1000,
+        n_tasks: int = 4,
+        lr: float = 0.5,
+        lr_schedule: str = "linear",
+        clip: float | None = None,
+        statistics: str = "inductive",
+        hidden: tuple[int, ...] = (40, 40),
+        channels: int = 64,
+        dtype: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.network = network
+        self.task = task
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.adapt_steps = adapt_steps
+        self.batch_size = batch_size
+        self.iterations = iterations
+        self.n_tasks = n_tasks
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.clip = clip
+        self.statistics = statistics
+        self.hidden = hidden
+        self.channels = channels
+        self.dtype = dtype
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_number("inner_steps", self.inner_steps, low=1, integer=True)
+        if self.batch_size is not None:
+            check_number("batch_size", self.batch_size, low=1, integer=True)
 
 
 def check_episodes(episodes: Any, task: str) -> None:
@@ -360,8 +462,8 @@ def check_episodes(episodes: Any, task: str) -> None:
             raise ValueError(f"every support set must have the labels 0 to {ways - 1}.")
 
 
-def one_step_saves_work(hidden: tuple[int, ...], n_support: int, inner_steps: int) -> bool:
-    """Tell whether ``fast_weights`` applies, and is less work than weights for each task.
+def one_step_saves_work(hidden: Iterable[int], n_support: int, inner_steps: int) -> bool:
+    """Tell whether ``fast_weights`` is less work than an MLP's weights for each task.
 
     Args:
         hidden: widths of the MLP's hidden layers.

@@ -11,14 +11,15 @@ The gradient of the outer sum goes through the inner step, so it holds second de
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from fewshot_course._checks import check_number
 from fewshot_course._streams import Streams
+from fewshot_course.both import maml as settings
 from fewshot_course.both.maml import (
     MetaEstimator,
     Predictor,
@@ -26,14 +27,29 @@ from fewshot_course.both.maml import (
     one_step_saves_work,
     reptile_batches,
 )
+from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.tf import fast_weights, meta_networks, networks, optim
-from fewshot_course.tf._training import resolve_device, to_array, to_tensor, train
+from fewshot_course.tf._training import Networks, to_array, to_tensor, train
 
-__all__ = ["ANIL", "FOMAML", "MAML", "Reptile", "adapt", "inner_update", "meta_loss"]
+__all__ = [
+    "ANIL",
+    "FOMAML",
+    "MAML",
+    "Reptile",
+    "adapt",
+    "episode_loss",
+    "inner_update",
+    "meta_loss",
+    "query_outputs",
+    "reptile_direction",
+    "shares_weights",
+    "task_loss",
+]
 
 Parameters = Mapping[str, tf.Tensor]
 Loss = Callable[[Parameters], tf.Tensor]
+Outputs = Callable[[Parameters], tf.Tensor]
 
 
 def inner_update(parameters: Parameters, gradients: Parameters, lr: float) -> dict[str, tf.Tensor]:
@@ -118,15 +134,180 @@ def meta_loss(
     return query_loss(adapt(support_loss, parameters, lr, steps, first_order, adapted))
 
 
-class MetaLearner(MetaEstimator):
-    """What the meta-learners of this module share: network, training loop and adaptation.
+def task_loss(outputs: tf.Tensor, y: tf.Tensor, task: str = "classification") -> tf.Tensor:
+    """Mean over a task's examples, summed over the tasks.
 
-    A subclass gives ``_meta_gradient``.
+    Args:
+        outputs: ``(T, n, k)``.
+        y: class indices ``(T, n)``, or targets ``(T, n, k)``.
+        task: "classification" (cross-entropy) or "regression" (mean squared error).
+
+    Returns:
+        A scalar, ≥ 0.
     """
+    if task == "regression":
+        return tf.reduce_sum(tf.reduce_mean(tf.square(outputs - y), (1, 2)))
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, outputs)
+    return tf.reduce_sum(losses) / y.shape[1]
 
-    network: str | Callable[[], keras.Model] | None
-    hidden: tuple[int, ...]
-    channels: int
+
+def query_outputs(
+    network: keras.Model,
+    parameters: Parameters,
+    X_support: tf.Tensor,
+    X_query: tf.Tensor,
+    statistics: str = "inductive",
+) -> tf.Tensor:
+    """Return the outputs for query sets, ``(T, m, k)``.
+
+    Args:
+        network: whose layers are run.
+        parameters: name → weights with a task axis.
+        X_support: ``(T, n, ...)``.
+        X_query: ``(T, m, ...)``.
+        statistics: what batch norm sees, the support set ("inductive") or the query set
+            ("transductive").
+    """
+    if statistics == "transductive" or not meta_networks.has_batch_norm(network):
+        return meta_networks.apply(network, parameters, X_query)
+    n = X_support.shape[1]
+    both = tf.concat([X_support, X_query], 1)
+    return meta_networks.apply(network, parameters, both, n_reference=n)[:, n:]
+
+
+def episode_loss(
+    network: keras.Model,
+    theta: Parameters,
+    episode: tuple[tf.Tensor, ...],
+    inner_lr: float,
+    inner_steps: int,
+    *,
+    task: str = "classification",
+    first_order: bool = False,
+    adapted: Collection[str] | None = None,
+    statistics: str = "inductive",
+) -> tf.Tensor:
+    """Return the loss that an update of MAML lowers: the mean :func:`meta_loss` of some tasks.
+
+    Two shortcuts give the same number with less work: an MLP's only step on few examples
+    (``fast_weights``), and a body that no inner step changes (ANIL), which runs once.
+
+    Args:
+        network: whose layers are run.
+        theta: θ, name → weights without a task axis.
+        episode: X_support ``(T, n, ...)``, y_support, X_query ``(T, m, ...)``, y_query.
+        inner_lr: the inner rate α, of the mean loss of a support set.
+        inner_steps: number of inner updates.
+        task: "classification" or "regression".
+        first_order: take the inner gradients as constants.
+        adapted: names that are adapted; ``None``: all.
+        statistics: as in :func:`query_outputs`.
+
+    Returns:
+        A scalar, ≥ 0.
+    """
+    Xs, ys, Xq, yq = episode
+    rule = (inner_lr, inner_steps, first_order, adapted)
+    if shares_weights(network, theta, Xs.shape[1], inner_steps, adapted):
+        outputs = fast_weights.outputs_after_step(
+            theta, Xs, lambda o: task_loss(o, ys, task), Xq, inner_lr, first_order
+        )
+        return task_loss(outputs, yq, task) / Xs.shape[0]
+    weights = meta_networks.expand(theta, Xs.shape[0])
+    if _keeps_body(network, adapted):
+        weights, support, query = _after_body(network, weights, Xs, Xq, statistics)
+    else:
+
+        def support(current: Parameters) -> tf.Tensor:
+            return meta_networks.apply(network, current, Xs)
+
+        def query(current: Parameters) -> tf.Tensor:
+            return query_outputs(network, current, Xs, Xq, statistics)
+
+    loss = meta_loss(
+        lambda current: task_loss(support(current), ys, task),
+        lambda current: task_loss(query(current), yq, task),
+        weights,
+        *rule,
+    )
+    return loss / Xs.shape[0]
+
+
+def shares_weights(
+    network: keras.Model,
+    theta: Parameters,
+    n_support: int,
+    inner_steps: int,
+    adapted: Collection[str] | None = None,
+) -> bool:
+    """Tell whether tasks can do without weights of their own; see ``fast_weights``."""
+    hidden = [v.shape[0] for k, v in theta.items() if k.startswith("body.") and k.endswith("bias")]
+    whole_mlp = type(network) is networks.MLP and adapted is None
+    return whole_mlp and one_step_saves_work(hidden, n_support, inner_steps)
+
+
+def _keeps_body(network: keras.Model, adapted: Collection[str] | None) -> bool:
+    named = type(network) in (networks.MLP, networks.Conv4)
+    return named and adapted is not None and all(name.startswith("head.") for name in adapted)
+
+
+def _after_body(
+    network: keras.Model, weights: Parameters, Xs: tf.Tensor, Xq: tf.Tensor, statistics: str
+) -> tuple[dict[str, tf.Tensor], Outputs, Outputs]:
+    """Run the body once; returns the head's weights, and its outputs for both sets."""
+    n = Xs.shape[1]
+    if statistics == "inductive":
+        both = tf.concat([Xs, Xq], 1)
+        features = meta_networks.apply_features(network, weights, both, n_reference=n)
+        support, query = features[:, :n], features[:, n:]
+    else:
+        support = meta_networks.apply_features(network, weights, Xs)
+        query = meta_networks.apply_features(network, weights, Xq)
+    head = {name: value for name, value in weights.items() if name.startswith("head.")}
+    run = partial(meta_networks.apply_head, network)
+    return head, lambda current: run(current, support), lambda current: run(current, query)
+
+
+def reptile_direction(
+    network: keras.Model,
+    theta: Parameters,
+    X: tf.Tensor,
+    y: tf.Tensor,
+    batches: tf.Tensor,
+    inner_lr: float,
+    task: str = "classification",
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Train on each task from θ to W; returns the direction θ - mean(W) of an update of Reptile.
+
+    Args:
+        network: whose layers are run.
+        theta: θ, name → weights without a task axis.
+        X: all examples of the tasks, ``(T, n, ...)``.
+        y: their labels.
+        batches: which examples each inner step sees, ``(T, steps, b)``.
+        inner_lr: rate of the inner steps.
+        task: "classification" or "regression".
+
+    Returns:
+        The mean loss of the inner steps, a scalar, and one tensor for each of θ.
+    """
+    weights = meta_networks.expand(theta, X.shape[0])
+    losses = []
+    for number in range(batches.shape[1]):
+        Xb = tf.gather(X, batches[:, number], axis=1, batch_dims=1)
+        yb = tf.gather(y, batches[:, number], axis=1, batch_dims=1)
+
+        def loss(current: Parameters, Xb: tf.Tensor = Xb, yb: tf.Tensor = yb) -> tf.Tensor:
+            losses.append(task_loss(meta_networks.apply(network, current, Xb), yb, task))
+            return losses[-1]
+
+        weights = adapt(loss, weights, inner_lr, 1, True)
+    moved = [p - tf.reduce_mean(weights[name], 0) for name, p in theta.items()]
+    return tf.reduce_mean(tf.stack(losses)) / X.shape[0], moved
+
+
+class MetaLearner(Networks, MetaEstimator):
+    """The three doors of the meta-learners; each one gives ``_meta_gradient``."""
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         shape, outputs = self.input_shape_, self.n_outputs_
@@ -140,14 +321,11 @@ class MetaLearner(MetaEstimator):
                 network = networks.build(name, shape, outputs, rng, self.dtype)
         meta_networks.check_layers(network)
         self.network_ = network
-        self._device = device
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
-    def _train(
-        self, sampler: Any, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
+    def _learn(
+        self, sampler: Any, probe: Episodes, streams: Streams, run: Run
     ) -> dict[str, np.ndarray]:
-        device = resolve_device(options.pop("device"))
-        self._build(streams.init, device)
         theta = self._trained()
         optimizer = self._optimizer(theta.values())
 
@@ -164,7 +342,7 @@ class MetaLearner(MetaEstimator):
 
         graphs: dict[Any, Callable[..., tf.Tensor]] = {}
 
-        def run(*tensors: tf.Tensor) -> tf.Tensor:
+        def update_once(*tensors: tf.Tensor) -> tf.Tensor:
             if not self._is_one_graph():
                 return update(*tensors)
             # One call of one graph, without tf.function's search for the right one: a small step
@@ -180,17 +358,18 @@ class MetaLearner(MetaEstimator):
                 factor = optim.warmup_linear(number, self.iterations, 0.0)
                 optim.set_learning_rate(optimizer, self.lr * factor)
             episodes = sampler.sample(streams.batches, self.n_tasks)
-            return {"loss": run(*self._tensors(episodes))}
+            return {"loss": update_once(*self._tensors(episodes))}
 
         return train(
             step,
+            run,
             steps=self.iterations,
             modules={"network": self.network_},
             optimizers={"optimizer": optimizer},
             resumables={"streams": streams},
-            fingerprint=fingerprint,
-            device=device,
-            **options,
+            fingerprint=fingerprint_of(
+                self, probe.X_support, probe.y_support, probe.X_query, probe.y_query
+            ),
         )
 
     def _trained(self) -> dict[str, tf.Tensor]:
@@ -221,20 +400,10 @@ class MetaLearner(MetaEstimator):
         return tuple(arrays)
 
     def _loss(self, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Mean over a task's examples, summed over the tasks."""
-        if self.task == "regression":
-            return tf.reduce_sum(tf.reduce_mean(tf.square(outputs - y), (1, 2)))
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, outputs)
-        return tf.reduce_sum(losses) / y.shape[1]
+        return task_loss(outputs, y, self.task)
 
     def _query(self, parameters: Parameters, X_support: tf.Tensor, X_query: tf.Tensor) -> tf.Tensor:
-        """Outputs for the query sets: batch norm sees the support set, or the query set."""
-        network = self.network_
-        if self.statistics == "transductive" or not meta_networks.has_batch_norm(network):
-            return meta_networks.apply(network, parameters, X_query)
-        n = X_support.shape[1]
-        both = tf.concat([X_support, X_query], 1)
-        return meta_networks.apply(network, parameters, both, n_reference=n)[:, n:]
+        return query_outputs(self.network_, parameters, X_support, X_query, self.statistics)
 
     def _adapted_names(self) -> list[str] | None:
         """Return the names of the weights that the inner loop adapts; ``None``: all."""
@@ -300,7 +469,7 @@ class MetaLearner(MetaEstimator):
         }
         return predict, canonical
 
-    def _query_outputs(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
+    def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
         def run(Xs: tf.Tensor, Xq: tf.Tensor, weights: dict[str, tf.Tensor]) -> tf.Tensor:
             return self._query(weights, Xs, Xq)
 
@@ -312,143 +481,31 @@ class MetaLearner(MetaEstimator):
             done.append(to_array(compiled(Xs, Xq, self._adapt(Xs, ys, steps, lr, compiled=True))))
         return np.concatenate(done)
 
-    def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        return networks.to_numpy(self.network_)
 
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._build(np.random.default_rng(0), "cpu")
-        networks.from_numpy(self.network_, arrays)
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        for index, width in enumerate(self.hidden):
-            check_number(f"hidden[{index}]", width, low=1, integer=True)
-        check_number("channels", self.channels, low=1, integer=True)
-
-
-class MAML(MetaLearner):
-    """Model-agnostic meta-learning with exact second-order gradients (Finn et al. 2017).
-
-    Args:
-        network: "mlp", "conv4", a zero-argument factory, or ``None`` (chosen by the shape of X).
-            A factory's module must have none of the layers whose second derivative is wrong.
-        task: "classification" (cross-entropy) or "regression" (mean squared error).
-        inner_lr: α, >= 0.  It belongs to the mean loss of a support set; code that divides the
-            summed cross-entropy by the shots has a rate that is ``ways`` times smaller.
-        inner_steps: inner updates in training, >= 0.
-        adapt_steps: inner updates on a new task; ``None``: ``inner_steps``.
-        iterations: outer updates.
-        n_tasks: tasks in an outer update.
-        lr: outer learning rate (Adam).
-        lr_schedule: "constant" or "linear" (falls to 0).
-        clip: largest norm of the meta-gradient, or ``None``.
-        statistics: what batch norm sees of a query set.  "inductive": the statistics of the
-            task's support set, in training and in prediction, so that no query changes another
-            query's prediction (the "MetaBN" of Bronskill et al. 2020).  "transductive": those of
-            the query set itself, as in the original MAML.  Without batch norm they are equal.
-        hidden: widths of the hidden layers of "mlp".
-        channels: width of "conv4".
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the meta-trained network, θ.
-        input_shape_: shape of one example.
-        n_outputs_: classes of a task, or targets of a regression.
-        history_: "loss" → ``(iterations,)``, the mean query loss after adaptation.
-    """
-
-    _first_order = False
-
-    def __init__(
-        self,
-        network: str | Callable[[], keras.Model] | None = None,
-        task: str = "classification",
-        inner_lr: float = 0.01,
-        inner_steps: int = 1,
-        adapt_steps: int | None = None,
-        iterations: int = 1000,
-        n_tasks: int = 4,
-        lr: float = 1e-3,
-        lr_schedule: str = "constant",
-        clip: float | None = None,
-        statistics: str = "inductive",
-        hidden: tuple[int, ...] = (40, 40),
-        channels: int = 64,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.task = task
-        self.inner_lr = inner_lr
-        self.inner_steps = inner_steps
-        self.adapt_steps = adapt_steps
-        self.iterations = iterations
-        self.n_tasks = n_tasks
-        self.lr = lr
-        self.lr_schedule = lr_schedule
-        self.clip = clip
-        self.statistics = statistics
-        self.hidden = hidden
-        self.channels = channels
-        self.dtype = dtype
-        self.random_state = random_state
+class MAML(MetaLearner, settings.MAML):
+    __doc__ = settings.MAML.__doc__
 
     def _meta_gradient(
         self, theta: Parameters, episode: tuple[tf.Tensor, ...], streams: Streams
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         def run(*tasks: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            Xs, ys, Xq, yq = tasks
-            n_tasks = Xs.shape[0]
             with tf.GradientTape() as tape:
-                if self._shares_weights(Xs.shape[1]):
-                    outputs = fast_weights.outputs_after_step(
-                        theta, Xs, lambda o: self._loss(o, ys), Xq, self.inner_lr, self._first_order
-                    )
-                    loss = self._loss(outputs, yq) / n_tasks
-                else:
-                    loss = self._task_loss(meta_networks.expand(theta, n_tasks), *tasks) / n_tasks
+                loss = episode_loss(
+                    self.network_, theta, tasks, self.inner_lr, self.inner_steps, task=self.task,
+                    first_order=self._first_order, adapted=self._adapted_names(),
+                    statistics=self.statistics,
+                )  # fmt: skip
             return loss, tape.gradient(loss, list(theta.values()))
 
-        parts = self._in_chunks("meta", run, episode)
-        return _mean(parts)
-
-    def _shares_weights(self, n_support: int) -> bool:
-        """Tell whether the tasks can do without weights of their own; see ``fast_weights``."""
-        whole_mlp = type(self.network_) is networks.MLP and self._adapted_names() is None
-        return whole_mlp and one_step_saves_work(self.hidden, n_support, self.inner_steps)
-
-    def _task_loss(
-        self, weights: Parameters, Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, yq: tf.Tensor
-    ) -> tf.Tensor:
-        """The meta-loss of some tasks, summed."""
-        return meta_loss(
-            lambda weights: self._loss(meta_networks.apply(self.network_, weights, Xs), ys),
-            lambda weights: self._loss(self._query(weights, Xs, Xq), yq),
-            weights,
-            self.inner_lr,
-            self.inner_steps,
-            self._first_order,
-            self._adapted_names(),
-        )
+        return _mean(self._in_chunks("meta", run, episode))
 
 
-class FOMAML(MAML):
-    """First-order MAML: the inner gradients count as constants (Finn et al. 2017, section 5.2).
-
-    Its meta-gradient is that of the query loss at the adapted weights.  Parameters and
-    attributes are those of :class:`MAML`.
-    """
-
-    _first_order = True
+class FOMAML(MAML, settings.FOMAML):
+    __doc__ = settings.FOMAML.__doc__
 
 
-class ANIL(MAML):
-    """Almost no inner loop: only the head is adapted (Raghu et al. 2020).
-
-    It is MAML with an inner rate of 0 for the body.  A module that you bring needs a layer
-    called ``head``.  Parameters and attributes are those of :class:`MAML`.
-    """
+class ANIL(MAML, settings.ANIL):
+    __doc__ = settings.ANIL.__doc__
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         super()._build(rng, device)
@@ -459,98 +516,9 @@ class ANIL(MAML):
         names = meta_networks.parameters_of(self.network_)
         return [name for name in names if name.startswith("head.")]
 
-    def _task_loss(
-        self, weights: Parameters, Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, yq: tf.Tensor
-    ) -> tf.Tensor:
-        network = self.network_
-        if type(network) not in (networks.MLP, networks.Conv4):
-            return super()._task_loss(weights, Xs, ys, Xq, yq)
-        # The body stays as it is within a task, so it runs once, outside of the inner loop.
-        n = Xs.shape[1]
-        if self.statistics == "inductive":
-            both = tf.concat([Xs, Xq], 1)
-            features = meta_networks.apply_features(network, weights, both, n_reference=n)
-            support, query = features[:, :n], features[:, n:]
-        else:
-            support = meta_networks.apply_features(network, weights, Xs)
-            query = meta_networks.apply_features(network, weights, Xq)
-        head = {name: weights[name] for name in self._adapted_names()}
-        return meta_loss(
-            lambda head: self._loss(meta_networks.apply_head(network, head, support), ys),
-            lambda head: self._loss(meta_networks.apply_head(network, head, query), yq),
-            head,
-            self.inner_lr,
-            self.inner_steps,
-        )
 
-
-class Reptile(MetaLearner):
-    """Move the weights towards those that plain training on a task ends with (Nichol et al. 2018).
-
-    For each task: ``inner_steps`` minibatch steps from θ to W, on support and query examples
-    together (Reptile needs no split).  Then θ ← θ + lr · mean(W - θ).  Inner steps are plain
-    gradient descent; the paper uses Adam there.
-
-    Args:
-        network: as in :class:`MAML`.
-        task: as in :class:`MAML`.
-        inner_lr: rate of the inner steps, >= 0.
-        inner_steps: inner steps in training; more than one, or this is joint training.
-        adapt_steps: inner updates on a new task; ``None``: ``inner_steps``.
-        batch_size: examples of a task in an inner step; ``None``: as many as its support set has.
-        iterations: outer updates.
-        n_tasks: tasks in an outer update.
-        lr: ε, in (0, 1] for the plain rule.
-        lr_schedule: "constant" or "linear" (falls to 0, as in the paper).
-        clip: largest norm of mean(θ - W), or ``None``.
-        statistics: as in :class:`MAML`.
-        hidden: as in :class:`MAML`.
-        channels: as in :class:`MAML`.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the meta-trained network, θ.
-        input_shape_: shape of one example.
-        n_outputs_: classes of a task, or targets of a regression.
-        history_: "loss" → ``(iterations,)``, the mean loss of the inner steps.
-    """
-
-    def __init__(
-        self,
-        network: str | Callable[[], keras.Model] | None = None,
-        task: str = "classification",
-        inner_lr: float = 0.02,
-        inner_steps: int = 8,
-        adapt_steps: int | None = None,
-        batch_size: int | None = None,
-        iterations: int = 1000,
-        n_tasks: int = 4,
-        lr: float = 0.5,
-        lr_schedule: str = "linear",
-        clip: float | None = None,
-        statistics: str = "inductive",
-        hidden: tuple[int, ...] = (40, 40),
-        channels: int = 64,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.task = task
-        self.inner_lr = inner_lr
-        self.inner_steps = inner_steps
-        self.adapt_steps = adapt_steps
-        self.batch_size = batch_size
-        self.iterations = iterations
-        self.n_tasks = n_tasks
-        self.lr = lr
-        self.lr_schedule = lr_schedule
-        self.clip = clip
-        self.statistics = statistics
-        self.hidden = hidden
-        self.channels = channels
-        self.dtype = dtype
-        self.random_state = random_state
+class Reptile(MetaLearner, settings.Reptile):
+    __doc__ = settings.Reptile.__doc__
 
     def _is_one_graph(self) -> bool:
         return False  # it draws batches with NumPy, which a graph would draw only once
@@ -565,33 +533,14 @@ class Reptile(MetaLearner):
         X, y = tf.concat([Xs, Xq], 1), tf.concat([ys, yq], 1)
         size = min(self.batch_size or Xs.shape[1], X.shape[1])
         drawn = reptile_batches(streams.batches, len(X), X.shape[1], size, self.inner_steps)
-        indices = to_tensor(drawn.transpose(1, 0, 2), self._device)
+        batches = to_tensor(drawn.transpose(1, 0, 2), self._device)
 
         def run(
-            X: tf.Tensor, y: tf.Tensor, indices: tf.Tensor
+            X: tf.Tensor, y: tf.Tensor, batches: tf.Tensor
         ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            weights = meta_networks.expand(theta, X.shape[0])
-            losses = []
-            for number in range(self.inner_steps):
-                Xb = tf.gather(X, indices[:, number], axis=1, batch_dims=1)
-                yb = tf.gather(y, indices[:, number], axis=1, batch_dims=1)
+            return reptile_direction(self.network_, theta, X, y, batches, self.inner_lr, self.task)
 
-                def loss(current: Parameters, Xb: tf.Tensor = Xb, yb: tf.Tensor = yb) -> tf.Tensor:
-                    losses.append(self._loss(meta_networks.apply(self.network_, current, Xb), yb))
-                    return losses[-1]
-
-                weights = adapt(loss, weights, self.inner_lr, 1, True)
-            moved = [p - tf.reduce_mean(weights[name], 0) for name, p in theta.items()]
-            return tf.reduce_mean(tf.stack(losses)) / X.shape[0], moved
-
-        parts = self._in_chunks("meta", run, (X, y, indices))
-        return _mean(parts)
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_number("inner_steps", self.inner_steps, low=1, integer=True)
-        if self.batch_size is not None:
-            check_number("batch_size", self.batch_size, low=1, integer=True)
+        return _mean(self._in_chunks("meta", run, (X, y, batches)))
 
 
 def _slice(episodes: Episodes, start: int, end: int) -> Episodes:

@@ -11,6 +11,7 @@ The gradient of the outer sum goes through the inner step, so it holds second de
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_course._checks import check_number
 from fewshot_course._streams import Streams
+from fewshot_course.both import maml as settings
 from fewshot_course.both.maml import (
     MetaEstimator,
     Predictor,
@@ -27,14 +28,29 @@ from fewshot_course.both.maml import (
     one_step_saves_work,
     reptile_batches,
 )
+from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.torch import fast_weights, meta_networks, networks, optim
-from fewshot_course.torch._training import resolve_device, to_array, to_tensor, train
+from fewshot_course.torch._training import Networks, to_array, to_tensor, train
 
-__all__ = ["ANIL", "FOMAML", "MAML", "Reptile", "adapt", "inner_update", "meta_loss"]
+__all__ = [
+    "ANIL",
+    "FOMAML",
+    "MAML",
+    "Reptile",
+    "adapt",
+    "episode_loss",
+    "inner_update",
+    "meta_loss",
+    "query_outputs",
+    "reptile_direction",
+    "shares_weights",
+    "task_loss",
+]
 
 Parameters = Mapping[str, Tensor]
 Loss = Callable[[Parameters], Tensor]
+Outputs = Callable[[Parameters], Tensor]
 
 
 def inner_update(parameters: Parameters, gradients: Parameters, lr: float) -> dict[str, Tensor]:
@@ -114,15 +130,183 @@ def meta_loss(
     return query_loss(adapt(support_loss, parameters, lr, steps, first_order, adapted))
 
 
-class MetaLearner(MetaEstimator):
-    """What the meta-learners of this module share: network, training loop and adaptation.
+def task_loss(outputs: Tensor, y: Tensor, task: str = "classification") -> Tensor:
+    """Mean over a task's examples, summed over the tasks.
 
-    A subclass gives ``_meta_gradient``.
+    Args:
+        outputs: ``(T, n, k)``.
+        y: class indices ``(T, n)``, or targets ``(T, n, k)``.
+        task: "classification" (cross-entropy) or "regression" (mean squared error).
+
+    Returns:
+        A scalar, ≥ 0.
     """
+    if task == "regression":
+        return F.mse_loss(outputs, y, reduction="sum") / y[0].numel()
+    summed = F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="sum")
+    return summed / y.shape[1]
 
-    network: str | Callable[[], nn.Module] | None
-    hidden: tuple[int, ...]
-    channels: int
+
+def query_outputs(
+    network: nn.Module,
+    parameters: Parameters,
+    X_support: Tensor,
+    X_query: Tensor,
+    statistics: str = "inductive",
+) -> Tensor:
+    """Return the outputs for query sets, ``(T, m, k)``.
+
+    Args:
+        network: whose layers are run.
+        parameters: name → weights with a task axis.
+        X_support: ``(T, n, ...)``.
+        X_query: ``(T, m, ...)``.
+        statistics: what batch norm sees, the support set ("inductive") or the query set
+            ("transductive").
+    """
+    if statistics == "transductive" or not meta_networks.has_batch_norm(network):
+        return meta_networks.apply(network, parameters, X_query)
+    n = X_support.shape[1]
+    both = torch.cat([X_support, X_query], 1)
+    return meta_networks.apply(network, parameters, both, n_reference=n)[:, n:]
+
+
+def episode_loss(
+    network: nn.Module,
+    theta: Parameters,
+    episode: tuple[Tensor, ...],
+    inner_lr: float,
+    inner_steps: int,
+    *,
+    task: str = "classification",
+    first_order: bool = False,
+    adapted: Collection[str] | None = None,
+    statistics: str = "inductive",
+) -> Tensor:
+    """Return the loss that an update of MAML lowers: the mean :func:`meta_loss` of some tasks.
+
+    Two shortcuts give the same number with less work: an MLP's only step on few examples
+    (``fast_weights``), and a body that no inner step changes (ANIL), which runs once.
+
+    Args:
+        network: whose layers are run.
+        theta: θ, name → weights without a task axis.
+        episode: X_support ``(T, n, ...)``, y_support, X_query ``(T, m, ...)``, y_query.
+        inner_lr: the inner rate α, of the mean loss of a support set.
+        inner_steps: number of inner updates.
+        task: "classification" or "regression".
+        first_order: take the inner gradients as constants.
+        adapted: names that are adapted; ``None``: all.
+        statistics: as in :func:`query_outputs`.
+
+    Returns:
+        A scalar, ≥ 0.
+    """
+    Xs, ys, Xq, yq = episode
+    rule = (inner_lr, inner_steps, first_order, adapted)
+    if shares_weights(network, theta, Xs.shape[1], inner_steps, adapted):
+        outputs = fast_weights.outputs_after_step(
+            theta, Xs, lambda o: task_loss(o, ys, task), Xq, inner_lr, first_order
+        )
+        return task_loss(outputs, yq, task) / Xs.shape[0]
+    weights = meta_networks.expand(theta, Xs.shape[0])
+    if _keeps_body(network, adapted):
+        weights, support, query = _after_body(network, weights, Xs, Xq, statistics)
+    else:
+
+        def support(current: Parameters) -> Tensor:
+            return meta_networks.apply(network, current, Xs)
+
+        def query(current: Parameters) -> Tensor:
+            return query_outputs(network, current, Xs, Xq, statistics)
+
+    loss = meta_loss(
+        lambda current: task_loss(support(current), ys, task),
+        lambda current: task_loss(query(current), yq, task),
+        weights,
+        *rule,
+    )
+    return loss / Xs.shape[0]
+
+
+def shares_weights(
+    network: nn.Module,
+    theta: Parameters,
+    n_support: int,
+    inner_steps: int,
+    adapted: Collection[str] | None = None,
+) -> bool:
+    """Tell whether tasks can do without weights of their own; see ``fast_weights``."""
+    hidden = [v.shape[0] for k, v in theta.items() if k.startswith("body.") and k.endswith("bias")]
+    whole_mlp = type(network) is networks.MLP and adapted is None
+    return whole_mlp and one_step_saves_work(hidden, n_support, inner_steps)
+
+
+def _keeps_body(network: nn.Module, adapted: Collection[str] | None) -> bool:
+    named = type(network) in (networks.MLP, networks.Conv4)
+    return named and adapted is not None and all(name.startswith("head.") for name in adapted)
+
+
+def _after_body(
+    network: nn.Module, weights: Parameters, Xs: Tensor, Xq: Tensor, statistics: str
+) -> tuple[dict[str, Tensor], Outputs, Outputs]:
+    """Run the body once; returns the head's weights, and its outputs for both sets."""
+    n = Xs.shape[1]
+    if statistics == "inductive":
+        both = torch.cat([Xs, Xq], 1)
+        features = meta_networks.apply_features(network, weights, both, n_reference=n)
+        support, query = features[:, :n], features[:, n:]
+    else:
+        support = meta_networks.apply_features(network, weights, Xs)
+        query = meta_networks.apply_features(network, weights, Xq)
+    head = {name: value for name, value in weights.items() if name.startswith("head.")}
+    run = partial(meta_networks.apply_head, network)
+    return head, lambda current: run(current, support), lambda current: run(current, query)
+
+
+def reptile_direction(
+    network: nn.Module,
+    theta: Parameters,
+    X: Tensor,
+    y: Tensor,
+    batches: Tensor,
+    inner_lr: float,
+    task: str = "classification",
+) -> tuple[Tensor, list[Tensor]]:
+    """Train on each task from θ to W; returns the direction θ - mean(W) of an update of Reptile.
+
+    Args:
+        network: whose layers are run.
+        theta: θ, name → weights without a task axis.
+        X: all examples of the tasks, ``(T, n, ...)``.
+        y: their labels.
+        batches: which examples each inner step sees, ``(T, steps, b)``.
+        inner_lr: rate of the inner steps.
+        task: "classification" or "regression".
+
+    Returns:
+        The mean loss of the inner steps, a scalar, and one tensor for each of θ.
+    """
+    rows = torch.arange(len(X), device=X.device)[:, None]
+    start = meta_networks.expand({k: v.detach() for k, v in theta.items()}, len(X))
+    weights = {name: value.requires_grad_() for name, value in start.items()}
+    losses = []
+    for number in range(batches.shape[1]):
+        index = batches[:, number]
+
+        def loss(current: Parameters, index: Tensor = index) -> Tensor:
+            outputs = meta_networks.apply(network, current, X[rows, index])
+            losses.append(task_loss(outputs, y[rows, index], task))
+            return losses[-1]
+
+        weights = adapt(loss, weights, inner_lr, 1, True)
+        weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    moved = [theta[name].detach() - weights[name].detach().mean(0) for name in theta]
+    return torch.stack(losses).mean() / len(X), moved
+
+
+class MetaLearner(Networks, MetaEstimator):
+    """The three doors of the meta-learners; each one gives ``_meta_gradient``."""
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         shape, outputs, dtype = self.input_shape_, self.n_outputs_, getattr(torch, self.dtype)
@@ -137,13 +321,10 @@ class MetaLearner(MetaEstimator):
             network = networks.build(name, shape, outputs, rng, self.dtype)
         meta_networks.check_layers(network)
         self.network_ = network.to(device)
-        self._device = device
 
-    def _train(
-        self, sampler: Any, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
+    def _learn(
+        self, sampler: Any, probe: Episodes, streams: Streams, run: Run
     ) -> dict[str, np.ndarray]:
-        device = resolve_device(options.pop("device"))
-        self._build(streams.init, device)
         theta = self._trained()
         optimizer = self._optimizer(theta.values())
 
@@ -162,13 +343,15 @@ class MetaLearner(MetaEstimator):
 
         return train(
             step,
+            run,
             steps=self.iterations,
             modules={"network": self.network_},
             optimizers={"optimizer": optimizer},
             resumables={"streams": streams},
-            fingerprint=fingerprint,
-            device=device,
-            **options,
+            fingerprint=fingerprint_of(
+                self, probe.X_support, probe.y_support, probe.X_query, probe.y_query
+            ),
+            training=False,
         )
 
     def _trained(self) -> dict[str, Tensor]:
@@ -195,20 +378,10 @@ class MetaLearner(MetaEstimator):
         return tuple(arrays)
 
     def _loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Mean over a task's examples, summed over the tasks."""
-        if self.task == "regression":
-            return F.mse_loss(outputs, y, reduction="sum") / y[0].numel()
-        summed = F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="sum")
-        return summed / y.shape[1]
+        return task_loss(outputs, y, self.task)
 
     def _query(self, parameters: Parameters, X_support: Tensor, X_query: Tensor) -> Tensor:
-        """Outputs for the query sets: batch norm sees the support set, or the query set."""
-        network = self.network_
-        if self.statistics == "transductive" or not meta_networks.has_batch_norm(network):
-            return meta_networks.apply(network, parameters, X_query)
-        n = X_support.shape[1]
-        both = torch.cat([X_support, X_query], 1)
-        return meta_networks.apply(network, parameters, both, n_reference=n)[:, n:]
+        return query_outputs(self.network_, parameters, X_support, X_query, self.statistics)
 
     def _adapted_names(self) -> list[str] | None:
         """Return the names of the weights that the inner loop adapts; ``None``: all."""
@@ -249,7 +422,7 @@ class MetaLearner(MetaEstimator):
 
         return predict, {name: to_array(value[0]) for name, value in weights.items()}
 
-    def _query_outputs(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
+    def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
         size = 16 if isinstance(self.network_, networks.Conv4) else 200
         done = []
         for start in range(0, len(episodes), size):
@@ -259,132 +432,27 @@ class MetaLearner(MetaEstimator):
                 done.append(to_array(self._query(weights, Xs, Xq)))
         return np.concatenate(done)
 
-    def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        return networks.to_numpy(self.network_)
 
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._build(np.random.default_rng(0), "cpu")
-        networks.from_numpy(self.network_, arrays)
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        for index, width in enumerate(self.hidden):
-            check_number(f"hidden[{index}]", width, low=1, integer=True)
-        check_number("channels", self.channels, low=1, integer=True)
-
-
-class MAML(MetaLearner):
-    """Model-agnostic meta-learning with exact second-order gradients (Finn et al. 2017).
-
-    Args:
-        network: "mlp", "conv4", a zero-argument factory, or ``None`` (chosen by the shape of X).
-            A factory's module must have none of the layers whose second derivative is wrong.
-        task: "classification" (cross-entropy) or "regression" (mean squared error).
-        inner_lr: α, >= 0.  It belongs to the mean loss of a support set; code that divides the
-            summed cross-entropy by the shots has a rate that is ``ways`` times smaller.
-        inner_steps: inner updates in training, >= 0.
-        adapt_steps: inner updates on a new task; ``None``: ``inner_steps``.
-        iterations: outer updates.
-        n_tasks: tasks in an outer update.
-        lr: outer learning rate (Adam).
-        lr_schedule: "constant" or "linear" (falls to 0).
-        clip: largest norm of the meta-gradient, or ``None``.
-        statistics: what batch norm sees of a query set.  "inductive": the statistics of the
-            task's support set, in training and in prediction, so that no query changes another
-            query's prediction (the "MetaBN" of Bronskill et al. 2020).  "transductive": those of
-            the query set itself, as in the original MAML.  Without batch norm they are equal.
-        hidden: widths of the hidden layers of "mlp".
-        channels: width of "conv4".
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the meta-trained network, θ.
-        input_shape_: shape of one example.
-        n_outputs_: classes of a task, or targets of a regression.
-        history_: "loss" → ``(iterations,)``, the mean query loss after adaptation.
-    """
-
-    _first_order = False
-
-    def __init__(
-        self,
-        network: str | Callable[[], nn.Module] | None = None,
-        task: str = "classification",
-        inner_lr: float = 0.01,
-        inner_steps: int = 1,
-        adapt_steps: int | None = None,
-        iterations: int = 1000,
-        n_tasks: int = 4,
-        lr: float = 1e-3,
-        lr_schedule: str = "constant",
-        clip: float | None = None,
-        statistics: str = "inductive",
-        hidden: tuple[int, ...] = (40, 40),
-        channels: int = 64,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.task = task
-        self.inner_lr = inner_lr
-        self.inner_steps = inner_steps
-        self.adapt_steps = adapt_steps
-        self.iterations = iterations
-        self.n_tasks = n_tasks
-        self.lr = lr
-        self.lr_schedule = lr_schedule
-        self.clip = clip
-        self.statistics = statistics
-        self.hidden = hidden
-        self.channels = channels
-        self.dtype = dtype
-        self.random_state = random_state
+class MAML(MetaLearner, settings.MAML):
+    __doc__ = settings.MAML.__doc__
 
     def _meta_gradient(
         self, theta: Parameters, episode: tuple[Tensor, ...], streams: Streams
     ) -> tuple[Tensor, list[Tensor]]:
-        Xs, ys, Xq, yq = episode
-        if self._shares_weights(Xs.shape[1]):
-            outputs = fast_weights.outputs_after_step(
-                theta, Xs, lambda o: self._loss(o, ys), Xq, self.inner_lr, self._first_order
-            )
-            loss = self._loss(outputs, yq)
-        else:
-            loss = meta_loss(
-                lambda weights: self._loss(meta_networks.apply(self.network_, weights, Xs), ys),
-                lambda weights: self._loss(self._query(weights, Xs, Xq), yq),
-                meta_networks.expand(theta, len(Xs)),
-                self.inner_lr,
-                self.inner_steps,
-                self._first_order,
-                self._adapted_names(),
-            )
-        loss = loss / len(Xs)
+        loss = episode_loss(
+            self.network_, theta, episode, self.inner_lr, self.inner_steps, task=self.task,
+            first_order=self._first_order, adapted=self._adapted_names(),
+            statistics=self.statistics,
+        )  # fmt: skip
         return loss, list(torch.autograd.grad(loss, list(theta.values())))
 
-    def _shares_weights(self, n_support: int) -> bool:
-        """Tell whether the tasks can do without weights of their own; see ``fast_weights``."""
-        whole_mlp = type(self.network_) is networks.MLP and self._adapted_names() is None
-        return whole_mlp and one_step_saves_work(self.hidden, n_support, self.inner_steps)
+
+class FOMAML(MAML, settings.FOMAML):
+    __doc__ = settings.FOMAML.__doc__
 
 
-class FOMAML(MAML):
-    """First-order MAML: the inner gradients count as constants (Finn et al. 2017, section 5.2).
-
-    Its meta-gradient is that of the query loss at the adapted weights.  Parameters and
-    attributes are those of :class:`MAML`.
-    """
-
-    _first_order = True
-
-
-class ANIL(MAML):
-    """Almost no inner loop: only the head is adapted (Raghu et al. 2020).
-
-    It is MAML with an inner rate of 0 for the body.  A module that you bring needs a layer
-    called ``head``.  Parameters and attributes are those of :class:`MAML`.
-    """
+class ANIL(MAML, settings.ANIL):
+    __doc__ = settings.ANIL.__doc__
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         super()._build(rng, device)
@@ -395,102 +463,9 @@ class ANIL(MAML):
         names = meta_networks.parameters_of(self.network_)
         return [name for name in names if name.startswith("head.")]
 
-    def _meta_gradient(
-        self, theta: Parameters, episode: tuple[Tensor, ...], streams: Streams
-    ) -> tuple[Tensor, list[Tensor]]:
-        network = self.network_
-        if type(network) not in (networks.MLP, networks.Conv4):
-            return super()._meta_gradient(theta, episode, streams)
-        # The body stays as it is within a task, so it runs once, outside of the inner loop.
-        Xs, ys, Xq, yq = episode
-        weights = meta_networks.expand(theta, len(Xs))
-        n = Xs.shape[1]
-        if self.statistics == "inductive":
-            both = torch.cat([Xs, Xq], 1)
-            features = meta_networks.apply_features(network, weights, both, n_reference=n)
-            support, query = features[:, :n], features[:, n:]
-        else:
-            support = meta_networks.apply_features(network, weights, Xs)
-            query = meta_networks.apply_features(network, weights, Xq)
-        head = {name: weights[name] for name in self._adapted_names()}
-        loss = meta_loss(
-            lambda head: self._loss(meta_networks.apply_head(network, head, support), ys),
-            lambda head: self._loss(meta_networks.apply_head(network, head, query), yq),
-            head,
-            self.inner_lr,
-            self.inner_steps,
-        )
-        loss = loss / len(Xs)
-        return loss, list(torch.autograd.grad(loss, list(theta.values())))
 
-
-class Reptile(MetaLearner):
-    """Move the weights towards those that plain training on a task ends with (Nichol et al. 2018).
-
-    For each task: ``inner_steps`` minibatch steps from θ to W, on support and query examples
-    together (Reptile needs no split).  Then θ ← θ + lr · mean(W - θ).  Inner steps are plain
-    gradient descent; the paper uses Adam there.
-
-    Args:
-        network: as in :class:`MAML`.
-        task: as in :class:`MAML`.
-        inner_lr: rate of the inner steps, >= 0.
-        inner_steps: inner steps in training; more than one, or this is joint training.
-        adapt_steps: inner updates on a new task; ``None``: ``inner_steps``.
-        batch_size: examples of a task in an inner step; ``None``: as many as its support set has.
-        iterations: outer updates.
-        n_tasks: tasks in an outer update.
-        lr: ε, in (0, 1] for the plain rule.
-        lr_schedule: "constant" or "linear" (falls to 0, as in the paper).
-        clip: largest norm of mean(θ - W), or ``None``.
-        statistics: as in :class:`MAML`.
-        hidden: as in :class:`MAML`.
-        channels: as in :class:`MAML`.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the meta-trained network, θ.
-        input_shape_: shape of one example.
-        n_outputs_: classes of a task, or targets of a regression.
-        history_: "loss" → ``(iterations,)``, the mean loss of the inner steps.
-    """
-
-    def __init__(
-        self,
-        network: str | Callable[[], nn.Module] | None = None,
-        task: str = "classification",
-        inner_lr: float = 0.02,
-        inner_steps: int = 8,
-        adapt_steps: int | None = None,
-        batch_size: int | None = None,
-        iterations: int = 1000,
-        n_tasks: int = 4,
-        lr: float = 0.5,
-        lr_schedule: str = "linear",
-        clip: float | None = None,
-        statistics: str = "inductive",
-        hidden: tuple[int, ...] = (40, 40),
-        channels: int = 64,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.task = task
-        self.inner_lr = inner_lr
-        self.inner_steps = inner_steps
-        self.adapt_steps = adapt_steps
-        self.batch_size = batch_size
-        self.iterations = iterations
-        self.n_tasks = n_tasks
-        self.lr = lr
-        self.lr_schedule = lr_schedule
-        self.clip = clip
-        self.statistics = statistics
-        self.hidden = hidden
-        self.channels = channels
-        self.dtype = dtype
-        self.random_state = random_state
+class Reptile(MetaLearner, settings.Reptile):
+    __doc__ = settings.Reptile.__doc__
 
     def _optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         return optim.sgd(parameters, lr=self.lr)
@@ -502,28 +477,8 @@ class Reptile(MetaLearner):
         X, y = torch.cat([Xs, Xq], 1), torch.cat([ys, yq], 1)
         size = min(self.batch_size or Xs.shape[1], X.shape[1])
         drawn = reptile_batches(streams.batches, len(X), X.shape[1], size, self.inner_steps)
-        rows = torch.arange(len(X), device=X.device)[:, None]
-        start = meta_networks.expand({k: v.detach() for k, v in theta.items()}, len(X))
-        weights = {name: value.requires_grad_() for name, value in start.items()}
-        losses = []
-        for indices in drawn:
-            index = to_tensor(indices, self._device)
-
-            def loss(current: Parameters, index: Tensor = index) -> Tensor:
-                outputs = meta_networks.apply(self.network_, current, X[rows, index])
-                losses.append(self._loss(outputs, y[rows, index]))
-                return losses[-1]
-
-            weights = adapt(loss, weights, self.inner_lr, 1, True)
-            weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
-        mean_loss = torch.stack(losses).mean() / len(X)
-        return mean_loss, [theta[name].detach() - weights[name].detach().mean(0) for name in theta]
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_number("inner_steps", self.inner_steps, low=1, integer=True)
-        if self.batch_size is not None:
-            check_number("batch_size", self.batch_size, low=1, integer=True)
+        batches = to_tensor(drawn.transpose(1, 0, 2), self._device)
+        return reptile_direction(self.network_, theta, X, y, batches, self.inner_lr, self.task)
 
 
 def _slice(episodes: Episodes, start: int, end: int) -> Episodes:

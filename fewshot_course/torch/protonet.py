@@ -6,20 +6,21 @@ a query belongs to the class with the nearest prototype.  Nothing is adapted by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewshot_course._streams import Streams
+from fewshot_course.both import protonet as settings
 from fewshot_course.both.maml import Predictor
 from fewshot_course.data.episodes import Episodes
 from fewshot_course.torch import meta_networks, networks
 from fewshot_course.torch._training import to_array, to_tensor
-from fewshot_course.torch.maml import MetaLearner
+from fewshot_course.torch.maml import MetaLearner, task_loss
 
-__all__ = ["ProtoNet", "prototypes", "squared_distances"]
+__all__ = ["ProtoNet", "embed", "prototype_loss", "prototypes", "squared_distances"]
 
 
 def prototypes(embeddings: Tensor, y: Tensor, ways: int) -> Tensor:
@@ -42,98 +43,85 @@ def squared_distances(queries: Tensor, centres: Tensor) -> Tensor:
     return (queries[:, :, None] - centres[:, None]).square().sum(-1)
 
 
-class ProtoNet(MetaLearner):
-    """Prototypical network with squared Euclidean distances (Snell et al. 2017).
-
-    The class probabilities of a query are the softmax of the negative distances; training
-    lowers the cross-entropy of the query sets.  A new task may have any number of classes.
+def embed(
+    network: nn.Module,
+    theta: Mapping[str, Tensor],
+    X_support: Tensor,
+    X_query: Tensor,
+    statistics: str = "inductive",
+) -> tuple[Tensor, Tensor]:
+    """Return the embeddings ``(T, n, d)`` and ``(T, m, d)`` of support and query sets.
 
     Args:
-        network: "mlp", "conv4" (both without their heads), a zero-argument factory of a module
-            that returns one output a class of the training tasks, taken as the embedding, or
-            ``None`` (chosen by the shape of X).
-        iterations: updates.
-        n_tasks: tasks in an update.
-        lr: learning rate (Adam).
-        lr_schedule: "constant" or "linear" (falls to 0).
-        clip: largest norm of the gradient, or ``None``.
-        statistics: what batch norm sees of a query set, as in
-            :class:`~fewshot_course.torch.MAML`.
-        hidden: widths of the layers of "mlp".
-        channels: width of "conv4".
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the trained network.
-        input_shape_: shape of one example.
-        n_outputs_: classes of a training task.
-        history_: "loss" → ``(iterations,)``.
+        network: whose layers are run; "mlp" and "conv4" without their heads.
+        theta: name → weights without a task axis.
+        X_support: ``(T, n, ...)``.
+        X_query: ``(T, m, ...)``.
+        statistics: what batch norm sees, the support set ("inductive") or the query set
+            ("transductive").
     """
+    named = type(network) in (networks.MLP, networks.Conv4)
+    run = meta_networks.apply_features if named else meta_networks.apply
+    weights = meta_networks.expand(theta, X_support.shape[0])
+    n = X_support.shape[1]
+    if statistics == "transductive" and meta_networks.has_batch_norm(network):
+        return run(network, weights, X_support), run(network, weights, X_query)
+    both = run(network, weights, torch.cat([X_support, X_query], 1), n_reference=n)
+    return both[:, :n], both[:, n:]
 
-    def __init__(
-        self,
-        network: str | Callable[[], nn.Module] | None = None,
-        iterations: int = 1000,
-        n_tasks: int = 4,
-        lr: float = 1e-3,
-        lr_schedule: str = "constant",
-        clip: float | None = None,
-        statistics: str = "inductive",
-        hidden: tuple[int, ...] = (64, 64),
-        channels: int = 64,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.iterations = iterations
-        self.n_tasks = n_tasks
-        self.lr = lr
-        self.lr_schedule = lr_schedule
-        self.clip = clip
-        self.statistics = statistics
-        self.hidden = hidden
-        self.channels = channels
-        self.dtype = dtype
-        self.random_state = random_state
+
+def prototype_loss(
+    network: nn.Module,
+    theta: Mapping[str, Tensor],
+    episode: tuple[Tensor, ...],
+    ways: int,
+    statistics: str = "inductive",
+) -> Tensor:
+    """Return the loss that an update lowers: the cross-entropy of the query sets' distances.
+
+    Args:
+        network: whose layers are run.
+        theta: name → weights without a task axis.
+        episode: X_support ``(T, n, ...)``, y_support, X_query ``(T, m, ...)``, y_query.
+        ways: classes of a task.
+        statistics: as in :func:`embed`.
+
+    Returns:
+        A scalar, ≥ 0 (Snell et al. 2017, algorithm 1).
+    """
+    Xs, ys, Xq, yq = episode
+    support, query = embed(network, theta, Xs, Xq, statistics)
+    logits = -squared_distances(query, prototypes(support, ys, ways))
+    return task_loss(logits, yq) / Xs.shape[0]
+
+
+class ProtoNet(MetaLearner, settings.ProtoNet):
+    __doc__ = settings.ProtoNet.__doc__
 
     def _trained(self) -> dict[str, Tensor]:
         weights = meta_networks.parameters_of(self.network_)
         named = type(self.network_) in (networks.MLP, networks.Conv4)
         return {k: v for k, v in weights.items() if not (named and k.startswith("head."))}
 
-    def _check_ways(self, ways: int) -> None:
-        """Any number of classes will do."""
-
-    def _embed(self, theta: Mapping[str, Tensor], Xs: Tensor, Xq: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed support and query sets."""
-        network = self.network_
-        named = type(network) in (networks.MLP, networks.Conv4)
-        run = meta_networks.apply_features if named else meta_networks.apply
-        weights = meta_networks.expand(theta, len(Xs))
-        n = Xs.shape[1]
-        if self.statistics == "transductive" and meta_networks.has_batch_norm(network):
-            return run(network, weights, Xs), run(network, weights, Xq)
-        both = run(network, weights, torch.cat([Xs, Xq], 1), n_reference=n)
-        return both[:, :n], both[:, n:]
-
-    def _logits(self, theta: Mapping[str, Tensor], Xs: Tensor, ys: Tensor, Xq: Tensor) -> Tensor:
-        support, query = self._embed(theta, Xs, Xq)
-        return -squared_distances(query, prototypes(support, ys, int(ys.max()) + 1))
-
     def _meta_gradient(
         self, theta: Mapping[str, Tensor], episode: tuple[Tensor, ...], streams: Streams
     ) -> tuple[Tensor, list[Tensor]]:
-        Xs, ys, Xq, yq = episode
-        loss = self._loss(self._logits(theta, Xs, ys, Xq), yq) / len(Xs)
+        loss = prototype_loss(self.network_, theta, episode, self.n_outputs_, self.statistics)
         return loss, list(torch.autograd.grad(loss, list(theta.values())))
 
+    def _logits(
+        self, theta: Mapping[str, Tensor], Xs: Tensor, ys: Tensor, Xq: Tensor, ways: int
+    ) -> Tensor:
+        support, query = embed(self.network_, theta, Xs, Xq, self.statistics)
+        return -squared_distances(query, prototypes(support, ys, ways))
+
     @torch.no_grad()
-    def _query_outputs(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
+    def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
+        theta, ways = self._trained(), int(episodes.y_support.max()) + 1
         done = []
         for index in range(len(episodes)):
             Xs, ys, Xq, _ = self._tensors(Episodes(*(part[None] for part in episodes.task(index))))
-            done.append(to_array(self._logits(self._trained(), Xs, ys, Xq))[0])
+            done.append(to_array(self._logits(theta, Xs, ys, Xq, ways))[0])
         return np.stack(done)
 
     def _predictor(
@@ -141,6 +129,7 @@ class ProtoNet(MetaLearner):
     ) -> tuple[Predictor, dict[str, np.ndarray]]:
         Xs, ys, _, _ = self._tensors(Episodes(X[None], y[None], X[None], y[None]))
         theta = {name: value.detach().clone() for name, value in self._trained().items()}
+        ways = int(y.max()) + 1
         whole = self.statistics == "transductive" and meta_networks.has_batch_norm(self.network_)
 
         @torch.no_grad()
@@ -148,7 +137,11 @@ class ProtoNet(MetaLearner):
             size = len(X) if whole else 1024
             blocks = [X[None, start : start + size] for start in range(0, len(X), size)]
             tensors = [to_tensor(block, self._device, self.dtype) for block in blocks]
-            return np.concatenate([to_array(self._logits(theta, Xs, ys, x)[0]) for x in tensors])
+            return np.concatenate(
+                [to_array(self._logits(theta, Xs, ys, x, ways)[0]) for x in tensors]
+            )
 
-        centres = prototypes(self._embed(theta, Xs, Xs[:, :1])[0], ys, int(ys.max()) + 1)
+        centres = prototypes(
+            embed(self.network_, theta, Xs, Xs[:, :1], self.statistics)[0], ys, ways
+        )
         return predict, {"prototypes": to_array(centres[0])}
