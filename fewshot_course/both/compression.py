@@ -1,7 +1,7 @@
 """Small classifiers that learn from large ones: what they share whatever the framework.
 
 The loss of distillation and the training step stand in ``torch/compression.py`` and
-``tf/compression.py``; masks and whole numbers in ``_compression.py``.
+``tf/compression.py``; masks and whole numbers in ``pruning.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from scipy.special import softmax
@@ -28,7 +28,8 @@ from fewshot_course._streams import Streams
 from fewshot_course.both.batches import LengthBatches
 from fewshot_course.both.bert import BertConfig, BertFiles, find_bert, read_weights
 from fewshot_course.both.estimator import CourseClassifier
-from fewshot_course.both.fine_tuning import FineTunedClassifier, draw_weights, head_shapes
+from fewshot_course.both.fine_tuning import Start, TextClassifier, draw_weights, head_shapes
+from fewshot_course.both.image_transfer import ImageClassifier
 from fewshot_course.both.probe import unit
 from fewshot_course.both.pruning import (
     PRUNING,
@@ -38,7 +39,7 @@ from fewshot_course.both.pruning import (
     quantize_symmetric,
 )
 from fewshot_course.both.texts import Tokens, check_max_length, check_texts, tokenise
-from fewshot_course.both.training import describe
+from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.weights import Arrays, pack, part_of, unpack
 
@@ -91,6 +92,54 @@ def teacher_logits(teacher: Any, X: Any) -> np.ndarray:
     return np.log(np.maximum(proba, np.finfo(np.float64).tiny))
 
 
+class Engine(Protocol):
+    """What a framework does for a student: one network on a device.
+
+    Attributes:
+        network: of the framework.
+    """
+
+    network: Any
+
+    @staticmethod
+    def resolve(device: str) -> str:
+        """Return the device that a name means."""
+
+    @classmethod
+    def for_texts(
+        cls, config: BertConfig, n_classes: int, normalize: bool, dtype: str, device: str
+    ) -> Self:
+        """Make a text network; its weights are yet to be loaded."""
+
+    @classmethod
+    def for_images(
+        cls, name: str, shape: tuple[int, ...], n_classes: int, channels: int,
+        rng: np.random.Generator, dtype: str, device: str,
+    ) -> Self:  # fmt: skip
+        """Make a new network for images."""
+
+    def train(
+        self, student: Any, examples: Examples, streams: Streams,
+        fingerprint: Mapping[str, Any], run: Run,
+    ) -> Arrays:  # fmt: skip
+        """Train; weights that were pruned stay 0.  Returns the history."""
+
+    def run_texts(self, tokens: Tokens, output: str) -> list[np.ndarray]:
+        """Return the "logits" or "features" of each text."""
+
+    def run_images(self, X: np.ndarray) -> np.ndarray:
+        """Return the logits, ``(n, C)``."""
+
+    def weights(self) -> Arrays:
+        """Return the weights in canonical layout, as floats."""
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Load floats into the layers that are not of whole numbers."""
+
+    def int8_layers(self, activations: bool, integers: Integers | None) -> Integers:
+        """Have the framework quantise its linear layers; ``integers``: take these."""
+
+
 class CompressedClassifier(CourseClassifier):
     """A small classifier that learns from a large one; base of those for texts and images."""
 
@@ -107,11 +156,30 @@ class CompressedClassifier(CourseClassifier):
     dtype: str
     random_state: int | None
 
-    network_: Any
     quantized_: str = ""
     _stored: Arrays
     _integers: Integers
-    _device: str = "cpu"
+
+    # What a framework adds: the engine, a network with its training and its eight-bit layers.
+    _engines: type[Engine]
+    _engine: Engine
+
+    # What the kind of examples adds.
+    _check_inputs: Callable[..., Any]
+    _examples: Callable[..., Examples]
+    _begin: Callable[[np.random.Generator, str], None]
+    _rebuild: Callable[[], None]
+    _prunable: Callable[[str, np.ndarray], bool]
+    _logits: Callable[[Any], np.ndarray]
+    _features_weight: float
+    normalize_: bool
+
+    @property
+    def network_(self) -> Any:
+        """The student, a network of the framework."""
+        if not hasattr(self, "_engine"):
+            raise AttributeError("network_ is there after fit.")
+        return self._engine.network
 
     def __sklearn_clone__(self) -> Self:
         """Clone without unfitting ``teacher``, which scikit-learn would clone too."""
@@ -149,27 +217,29 @@ class CompressedClassifier(CourseClassifier):
         """
         self._check_parameters()
         self._check_teacher()
-        X = self._check_inputs(X)
+        X = self._check_inputs(X, self.teacher)
         labels = self._class_index(y, len(X))
         streams = Streams.from_seed(self.random_state)
-        self._begin(streams.init, self._place(device))
+        run = Run(self._engines.resolve(device), progress, log_dir, checkpoint_dir)
+        self._begin(streams.init, run.device)
         self.history_: Arrays = {}
         if not self.epochs:
             self._prune_now()
             return self
         examples = self._examples(X, labels, teacher_logits(self.teacher, X), streams)
-        params = {k: v for k, v in self.get_params(deep=False).items() if k != "teacher"}
-        fingerprint = {"method": type(self).__name__, "params": describe(params)}
-        self.history_ = self._train(
-            examples, streams, fingerprint,
-            progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
-        )  # fmt: skip
+        # The teacher is told by what it says.
+        alone = copy.copy(self)
+        alone.teacher = None
+        told = (examples.labels, examples.logits, examples.features)
+        self.history_ = self._engine.train(
+            self, examples, streams, fingerprint_of(alone, *told), run
+        )
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities ``(n, C)`` float64, in the order of ``classes_``."""
         check_is_fitted(self, "network_")
-        return softmax(self._logits(self._check_inputs(X)).astype(np.float64), axis=1)
+        return softmax(self._logits(self._check_inputs(X, self)).astype(np.float64), axis=1)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the whole network into one file, without the teacher.
@@ -207,7 +277,7 @@ class CompressedClassifier(CourseClassifier):
             weights = self._weights()
             chosen = {name: w for name, w in weights.items() if self._prunable(name, w)}
             masks = magnitude_masks(chosen, self.sparsity, self.scope)
-            self._load_weights(weights | {n: chosen[n] * mask for n, mask in masks.items()})
+            self._engine.load(weights | {n: chosen[n] * mask for n, mask in masks.items()})
 
     def _quantize(self, backend: str, activations: bool) -> Self:
         """Make eight-bit weights of all arrays of two axes or more."""
@@ -222,18 +292,18 @@ class CompressedClassifier(CourseClassifier):
         self._integers = {name: quantize_symmetric(w, 0) for name, w in matrices.items()}
         self.quantized_ = backend + (" with activations" if activations else "")
         if backend == "framework":
-            self._integers |= self._int8_layers(activations, None)
+            self._integers |= self._engine.int8_layers(activations, None)
         self._load_others()
         return self
 
     def _load_others(self) -> None:
         """Give the float layers what the whole numbers stand for."""
-        self._load_weights(self._weights())
+        self._engine.load(self._weights())
 
     def _weights(self) -> Arrays:
         """Return the weights in canonical layout, as floats."""
         if not self.quantized_:
-            return self._network_weights()
+            return self._engine.weights()
         floats = {n: dequantize(*pair, 0).astype(np.float32) for n, pair in self._integers.items()}
         return self._stored | floats
 
@@ -273,7 +343,7 @@ class CompressedClassifier(CourseClassifier):
         check_number("weight_decay", self.weight_decay, low=0)
 
     def _fitted_arrays(self) -> Arrays:
-        arrays: Arrays = {}
+        arrays = super()._fitted_arrays()
         for name, weight in self._weights().items():
             if self.quantized_ and name in self._integers:
                 weight, scale = self._integers[name]
@@ -281,95 +351,102 @@ class CompressedClassifier(CourseClassifier):
             arrays |= pack(f"network.{name}", weight)
         return arrays
 
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def _restore(self, arrays: Arrays) -> None:
+        super()._restore(arrays)
         whole = unpack(arrays)
         weights, scales = part_of(whole, "network"), part_of(whole, "scale")
         self._rebuild()
         if not self.quantized_:
-            self._load_weights(weights)
+            self._engine.load(weights)
             return
         self._integers = {name: (weights[name], scale) for name, scale in scales.items()}
         self._stored = {name: w for name, w in weights.items() if name not in scales}
         self._load_others()
         if self.quantized_.startswith("framework"):
-            self._int8_layers("activations" in self.quantized_, self._integers)
-
-    # ------------------------------------------------ what a subclass adds
-
-    def _check_inputs(self, X: Any) -> Any:
-        raise NotImplementedError  # texts or images
-
-    def _examples(self, X: Any, labels: np.ndarray, logits: np.ndarray, streams: Streams) -> Any:
-        raise NotImplementedError  # texts or images
-
-    def _begin(self, rng: np.random.Generator, device: str) -> None:
-        """Make ``network_`` with the weights to start from, and note what a file must know."""
-        raise NotImplementedError  # texts or images
-
-    def _rebuild(self) -> None:
-        """Make ``network_`` from what a file knows."""
-        raise NotImplementedError  # texts or images
-
-    def _prunable(self, name: str, weight: np.ndarray) -> bool:
-        """Whether pruning may take weights of an array."""
-        raise NotImplementedError  # texts or images
-
-    # ------------------------------------------------ what a framework adds
-
-    def _place(self, device: str) -> str:
-        raise NotImplementedError  # the framework knows its devices
-
-    def _train(
-        self, examples: Examples, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
-    ) -> Arrays:
-        raise NotImplementedError  # the framework has the step
-
-    def _logits(self, X: Any) -> np.ndarray:
-        raise NotImplementedError  # the framework has the network
-
-    def _network_weights(self) -> Arrays:
-        raise NotImplementedError  # the framework has the network
-
-    def _load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Load floats into the layers that are not of whole numbers."""
-        raise NotImplementedError  # the framework has the network
-
-    def _int8_layers(self, activations: bool, integers: Integers | None) -> Integers:
-        """Have the framework quantise its linear layers; ``integers``: take these."""
-        raise NotImplementedError  # the framework has the means
+            self._engine.int8_layers("activations" in self.quantized_, self._integers)
 
 
 # ---------------------------------------------------------------- texts
 
 
-@dataclass(frozen=True)
-class Start:
-    """What a text student starts from.
+class CompressedTextClassifier(CompressedClassifier):
+    """A small classifier of texts that learns from a large one.
+
+    The student has some of the teacher's layers and starts from their weights.  It learns by
+    AdamW from the teacher's soft labels, from hard labels where there are any
+    (``distillation_loss``), and from the teacher's features.  Texts need no labels: give all
+    you have.  With a ``sparsity`` its weights are pruned on the way, and what was pruned stays 0.
+
+    The table of words is not trained: words that the few texts lack keep their place.
+
+    Args:
+        teacher: a fitted classifier with ``predict_proba``; a ``TextClassifier`` or another
+            student gives weights to start from too.
+        layers: of the student, spread evenly over the teacher's; ``None``: all.
+        sparsity: share of the weights of words and layers that end as 0, in [0, 1].
+        pruning: "one-shot" (before training) or "gradual" (on the way, Zhu & Gupta 2017).
+        scope: the same share of each matrix ("layer"), or of all together ("global").
+        temperature: T of the soft labels, > 0.
+        alpha: weight of the soft labels, in [0, 1].
+        features: weight of the squared distance to the teacher's features, both of length 1
+            (Romero et al. 2015); ``None``: 10 where the teacher has features of that width.
+        epochs: passes over the texts; 0: only cut and prune.
+        batch_size: texts in a step.
+        lr: AdamW's learning rate; it rises over a tenth of the steps, then falls to 0.
+        weight_decay: of AdamW; biases and layer norms are not decayed.
+        model: pretrained model to start from where the teacher is none of the course's;
+            ``None``: the teacher's, or "minilm".
+        max_length: tokens a text may have; longer ones are cut, which a warning announces.
+        dtype: "float32" or "float64".
+        random_state: seed; the same seed gives the same run in both frameworks.
 
     Attributes:
-        files: the pretrained model's, for the tokenizer.
-        config: the teacher's architecture.
-        arrays: canonical name → weight, of the encoder and, if there is one, of the head.
-        normalize: whether features get the length 1 before the head.
+        network_: the student, a ``TextNetwork`` of ``fine_tuning``.
+        classes_: labels, ``(C,)`` int64.
+        history_: "loss" ``(steps,)``.
+        layers_: number of its layers.
+        quantized_: "" for floats, else how it was quantised.
     """
-
-    files: BertFiles
-    config: BertConfig
-    arrays: Arrays
-    normalize: bool
-
-
-class CompressedTexts(CompressedClassifier):
-    """The part for texts that needs no framework."""
-
-    layers: int | None
-    features: float | None
-    model: str | os.PathLike[str] | None
-    max_length: int
 
     _facts = ("encoder_sha256_", "layers_", "normalize_", "quantized_")
 
-    def _check_inputs(self, X: Any) -> list[str]:
+    def __init__(
+        self,
+        teacher: Any = None,
+        layers: int | None = 2,
+        sparsity: float = 0.0,
+        pruning: str = "gradual",
+        scope: str = "layer",
+        temperature: float = 2.0,
+        alpha: float = 0.5,
+        features: float | None = None,
+        epochs: int = 10,
+        batch_size: int = 32,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        model: Any = None,
+        max_length: int = 128,
+        dtype: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.teacher = teacher
+        self.layers = layers
+        self.sparsity = sparsity
+        self.pruning = pruning
+        self.scope = scope
+        self.temperature = temperature
+        self.alpha = alpha
+        self.features = features
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.model = model
+        self.max_length = max_length
+        self.dtype = dtype
+        self.random_state = random_state
+
+    def _check_inputs(self, X: Any, like: Any) -> list[str]:
         return check_texts("X", X)
 
     def _prunable(self, name: str, weight: np.ndarray) -> bool:
@@ -391,14 +468,14 @@ class CompressedTexts(CompressedClassifier):
 
     @property
     def _teacher_has_features(self) -> bool:
-        if isinstance(self.teacher, FineTunedClassifier):
+        if isinstance(self.teacher, TextClassifier):
             return self.teacher.head == "linear"
-        return isinstance(self.teacher, CompressedTexts)
+        return isinstance(self.teacher, CompressedTextClassifier)
 
     def _begin(self, rng: np.random.Generator, device: str) -> None:
         start = self._start()
         check_max_length(self.max_length, start.config.max_position_embeddings)
-        self._files, self._device = start.files, device
+        self._files = start.files
         self.encoder_sha256_ = start.files.sha256
         self.normalize_ = start.normalize
         kept = kept_layers(start.config.num_hidden_layers, self.layers)
@@ -409,32 +486,36 @@ class CompressedTexts(CompressedClassifier):
         for name in [*(f"bert.{n}" for n in config.shapes()), *head]:
             if name not in arrays:
                 arrays[name] = start.arrays[_in_teacher(name, kept)].astype(self.dtype)
-        self._build(config, arrays)
+        self._engine = self._engines.for_texts(
+            config, len(self.classes_), self.normalize_, self.dtype, device
+        )
+        self._engine.load(arrays)
 
     def _start(self) -> Start:
-        teacher = self.teacher
-        if isinstance(teacher, FineTunedClassifier):
-            files = teacher._find_again()
-            if teacher._is_linear_probe:
-                body = {f"bert.{n}": a for n, a in read_weights(files, self.dtype).items()}
-                return Start(files, files.config, body | teacher.head_, True)
-            arrays = _merged(teacher._weights(), teacher.lora_alpha)
-            if teacher.head != "linear":  # an LSTM's head is of no use on the mean of the tokens
-                arrays = {n: a for n, a in arrays.items() if n.startswith("bert.")}
-            return Start(files, files.config, arrays, teacher.objective == "contrastive")
-        if isinstance(teacher, CompressedTexts):
-            files = teacher._find_again()
-            config = replace(files.config, num_hidden_layers=teacher.layers_)
-            return Start(files, config, teacher._weights(), teacher.normalize_)
+        if isinstance(self.teacher, TextClassifier | CompressedTextClassifier):
+            return self.teacher.starting_point()
         files = find_bert("minilm" if self.model is None else self.model)
         body = {f"bert.{n}": a for n, a in read_weights(files, self.dtype).items()}
         return Start(files, files.config, body, True)
+
+    def starting_point(self) -> Start:
+        """Return what a still smaller copy starts from."""
+        check_is_fitted(self, "network_")
+        files = self._find_again()
+        config = replace(files.config, num_hidden_layers=self.layers_)
+        return Start(files, config, self._weights(), self.normalize_)
+
+    def encode(self, X: Any) -> np.ndarray:
+        """Return the features that the head sees, with length 1, ``(n, d)``."""
+        check_is_fitted(self, "network_")
+        tokens = self._tokens(check_texts("X", X))
+        return unit(np.stack(self._engine.run_texts(tokens, "features")))
 
     def _model(self) -> Any:
         """Return the name or folder of the pretrained model, of which the tokenizer is used."""
         if self.model is not None:
             return self.model
-        if isinstance(self.teacher, CompressedTexts):
+        if isinstance(self.teacher, CompressedTextClassifier):
             return self.teacher._model()
         return getattr(self.teacher, "model", None) or "minilm"
 
@@ -452,7 +533,9 @@ class CompressedTexts(CompressedClassifier):
 
     def _rebuild(self) -> None:
         config = replace(self._find_again().config, num_hidden_layers=self.layers_)
-        self._build(config, None)
+        self._engine = self._engines.for_texts(
+            config, len(self.classes_), self.normalize_, self.dtype, "cpu"
+        )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the whole network into one file, without the teacher and the tokenizer.
@@ -488,28 +571,14 @@ class CompressedTexts(CompressedClassifier):
         """Return the teacher's features, of length 1, if they are learned from."""
         if not self._teacher_has_features or not self._features_weight:
             return None
-        teacher = self.teacher
-        if isinstance(teacher, FineTunedClassifier):
-            if teacher._is_linear_probe:
-                return teacher._encode(texts)
-            tokens = teacher._tokenise(texts, teacher._find_again())
-            return unit(np.stack(teacher._run(tokens, "features")))
-        return unit(np.stack(teacher._run(teacher._tokens(texts), "features")))
+        return self.teacher.encode(texts)
 
     @property
-    def _features_weight(self) -> float:
+    def _features_weight(self) -> float:  # type: ignore[override]
         return FEATURES_WEIGHT if self.features is None else self.features
 
     def _logits(self, X: list[str]) -> np.ndarray:
-        return np.stack(self._run(self._tokens(X), "logits"))
-
-    def _build(self, config: BertConfig, arrays: Arrays | None) -> None:
-        """Make ``network_``."""
-        raise NotImplementedError  # the framework has the network
-
-    def _run(self, tokens: Tokens, what: str) -> list[np.ndarray]:
-        """Return the "logits" or "features" of each text."""
-        raise NotImplementedError  # the framework has the network
+        return np.stack(self._engine.run_texts(self._tokens(X), "logits"))
 
 
 def _in_teacher(name: str, kept: tuple[int, ...]) -> str:
@@ -521,32 +590,79 @@ def _in_teacher(name: str, kept: tuple[int, ...]) -> str:
     return f"{start}{kept[int(index)]}.{rest}"
 
 
-def _merged(arrays: Arrays, alpha: float) -> Arrays:
-    """Add low-rank updates to their weight matrices."""
-    merged = {name: array for name, array in arrays.items() if ".lora_" not in name}
-    for name, A in arrays.items():
-        if name.endswith(".lora_A"):
-            layer = name.removesuffix("lora_A")
-            update = alpha / len(A) * arrays[f"{layer}lora_B"] @ A
-            merged[f"{layer}weight"] = arrays[f"{layer}weight"] + update.astype(A.dtype)
-    return merged
-
-
 # ---------------------------------------------------------------- images
 
 
-class CompressedImages(CompressedClassifier):
-    """The part for images that needs no framework."""
+class CompressedImageClassifier(CompressedClassifier):
+    """A small classifier of images that learns from a large one.
 
-    channels: int | None
+    With ``channels`` the student is a new, narrower conv4; without, a copy of the teacher's
+    network, to be pruned.  It learns by AdamW from the teacher's soft labels, and from hard
+    labels where there are any (``distillation_loss``).
+
+    Args:
+        teacher: a fitted classifier with ``predict_proba``.
+        channels: width of the student's conv4; ``None``: the teacher's network and weights.
+        sparsity: share of the weights of convolutions and linear layers that end as 0.
+        pruning: "one-shot" (before training) or "gradual" (on the way, Zhu & Gupta 2017).
+        scope: the same share of each array ("layer"), or of all together ("global").
+        temperature: T of the soft labels, > 0.
+        alpha: weight of the soft labels, in [0, 1].
+        epochs: passes over the images; 0: only copy and prune.
+        batch_size: images in a step; all of them where there are fewer.
+        lr: AdamW's learning rate; it rises over a tenth of the steps, then falls to 0.
+        weight_decay: of AdamW; biases and normalisation weights are not decayed.
+        dtype: "float32" or "float64".
+        random_state: seed; the same seed gives the same run in both frameworks.
+
+    Attributes:
+        network_: the student.
+        classes_: labels, ``(C,)`` int64.
+        input_shape_: shape of one image.
+        history_: "loss" ``(steps,)``.
+        quantized_: "" for floats, else how it was quantised.
+    """
 
     _facts = ("input_shape_", "network_name_", "channels_", "quantized_")
     input_shape_: tuple[int, ...]
+    normalize_ = False
+    _features_weight = 0.0
 
-    def _check_inputs(self, X: Any) -> np.ndarray:
-        known = getattr(self.teacher, "input_shape_", None) or getattr(self, "input_shape_", None)
-        X = check_features("X", X, like=known)
-        self.input_shape_ = tuple(X.shape[1:])
+    def __init__(
+        self,
+        teacher: Any = None,
+        channels: int | None = 16,
+        sparsity: float = 0.0,
+        pruning: str = "gradual",
+        scope: str = "layer",
+        temperature: float = 2.0,
+        alpha: float = 0.5,
+        epochs: int = 20,
+        batch_size: int = 64,
+        lr: float = 3e-3,
+        weight_decay: float = 0.01,
+        dtype: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.teacher = teacher
+        self.channels = channels
+        self.sparsity = sparsity
+        self.pruning = pruning
+        self.scope = scope
+        self.temperature = temperature
+        self.alpha = alpha
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.dtype = dtype
+        self.random_state = random_state
+
+    def _check_inputs(self, X: Any, like: Any) -> np.ndarray:
+        """Check images; they are shaped as ``like``, the teacher or this student, has seen them."""
+        X = check_features("X", X, like=getattr(like, "input_shape_", None))
+        if like is not self:
+            self.input_shape_ = tuple(X.shape[1:])
         return X
 
     def _prunable(self, name: str, weight: np.ndarray) -> bool:
@@ -559,20 +675,19 @@ class CompressedImages(CompressedClassifier):
 
     def _begin(self, rng: np.random.Generator, device: str) -> None:
         teacher = self.teacher
-        self._device = device
         if self.channels is not None:
             if len(getattr(teacher, "input_shape_", self.input_shape_)) < 2:
                 raise ValueError("channels is the width of a conv4, but the teacher sees vectors.")
             self.network_name_, self.channels_ = "conv4", self.channels
-            self._build(rng)
+            self._make(rng, device)
             return
-        if not self._is_image_teacher(teacher):
+        if not isinstance(teacher, ImageClassifier | CompressedImageClassifier):
             raise ValueError(
                 f"channels=None makes a network like the teacher's, but a {type(teacher).__name__} "
                 "has none; set channels, for example to 16."
             )
         self.input_shape_ = teacher.input_shape_
-        if isinstance(teacher, CompressedImages):
+        if isinstance(teacher, CompressedImageClassifier):
             self.network_name_, self.channels_ = teacher.network_name_, teacher.channels_
         else:
             name = teacher.network or ("conv4" if len(self.input_shape_) >= 2 else "mlp")
@@ -582,18 +697,26 @@ class CompressedImages(CompressedClassifier):
                     "made again in another size; use 'conv4' or 'mlp'."
                 )
             self.network_name_, self.channels_ = name, teacher.channels
-        self._build(rng)
+        self._make(rng, device)
         arrays = self._teacher_weights()
-        self._load_weights({name: array.astype(self.dtype) for name, array in arrays.items()})
+        self._engine.load({name: array.astype(self.dtype) for name, array in arrays.items()})
+
+    def _make(self, rng: np.random.Generator, device: str) -> None:
+        self._engine = self._engines.for_images(
+            self.network_name_, self.input_shape_, len(self.classes_), self.channels_, rng,
+            self.dtype, device,
+        )  # fmt: skip
+
+    def _logits(self, X: np.ndarray) -> np.ndarray:
+        return self._engine.run_images(X)
 
     def _teacher_weights(self) -> Arrays:
-        if isinstance(self.teacher, CompressedImages):
+        if isinstance(self.teacher, CompressedImageClassifier):
             return self.teacher._weights()
         return part_of(self.teacher._fitted_arrays(), "network")
 
     def _rebuild(self) -> None:
-        self._device = "cpu"
-        self._build(np.random.default_rng(0))
+        self._make(np.random.default_rng(0), "cpu")
 
     def _examples(
         self, X: np.ndarray, labels: np.ndarray, logits: np.ndarray, streams: Streams
@@ -601,18 +724,6 @@ class CompressedImages(CompressedClassifier):
         batches = BatchStream(len(X), self.batch_size, streams.batches)
         X = X.astype(self.dtype)
         return Examples(lambda index: (X[index],), labels, logits, None, batches)
-
-    @property
-    def _features_weight(self) -> float:
-        return 0.0
-
-    def _is_image_teacher(self, teacher: Any) -> bool:
-        """Whether it is an image classifier of the course, of either framework."""
-        return isinstance(teacher, CompressedImages) or type(teacher).__name__ == "ImageClassifier"
-
-    def _build(self, rng: np.random.Generator) -> None:
-        """Make ``network_``."""
-        raise NotImplementedError  # the framework has the network
 
 
 def fitted_copy(classifier: Any, texts: type, images: type, sparsity: float, scope: str) -> Any:
@@ -630,9 +741,8 @@ def fitted_copy(classifier: Any, texts: type, images: type, sparsity: float, sco
         NotFittedError: if it is not fitted.
     """
     settings: dict[str, Any] = {"sparsity": sparsity, "pruning": "one-shot", "scope": scope}
-    is_text = isinstance(classifier, FineTunedClassifier | CompressedTexts)
-    is_image = isinstance(classifier, CompressedImages)
-    if not is_text and not is_image and type(classifier).__name__ != "ImageClassifier":
+    is_text = isinstance(classifier, TextClassifier | CompressedTextClassifier)
+    if not is_text and not isinstance(classifier, ImageClassifier | CompressedImageClassifier):
         raise TypeError(
             "classifier must be a TextClassifier, an ImageClassifier or a compressed one, got "
             f"{type(classifier).__name__}."

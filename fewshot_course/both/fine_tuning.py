@@ -1,4 +1,4 @@
-"""What fine-tuning on few texts needs beside a framework: settings, probe, schedule, files.
+"""Fine-tuning a small pretrained BERT on few labelled texts: what is asked and answered.
 
 The network, its losses and the training step stand in ``torch/fine_tuning.py`` and
 ``tf/fine_tuning.py``.
@@ -25,7 +25,8 @@ from fewshot_course.both.optim import Schedule
 from fewshot_course.both.probe import fit_probe, unit
 from fewshot_course.both.pseudo_labels import check_classes, class_index
 from fewshot_course.both.texts import Tokens, check_max_length, check_texts, tokenise
-from fewshot_course.both.training import check_precision, describe, hash_arrays
+from fewshot_course.both.training import Run, check_precision, fingerprint_of
+from fewshot_course.weights import Arrays
 
 LSTM_UNITS = 128
 LEARNING_RATES = {"full": 5e-5, "top": 1e-4, "lora": 1e-3}
@@ -193,49 +194,160 @@ def hold_out(
     return np.setdiff1d(np.arange(len(labels)), held), held
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a smaller copy of a text classifier starts from.
+
+    Attributes:
+        files: the pretrained model's, for the tokenizer.
+        config: the teacher's architecture.
+        arrays: canonical name → weight, of the encoder and, if there is one, of the head.
+        normalize: whether features get the length 1 before the head.
+    """
+
+    files: BertFiles
+    config: BertConfig
+    arrays: Arrays
+    normalize: bool
+
+
+def _merged(arrays: Arrays, alpha: float) -> Arrays:
+    """Add low-rank updates to their weight matrices."""
+    merged = {name: array for name, array in arrays.items() if ".lora_" not in name}
+    for name, A in arrays.items():
+        if name.endswith(".lora_A"):
+            layer = name.removesuffix("lora_A")
+            update = alpha / len(A) * arrays[f"{layer}lora_B"] @ A
+            merged[f"{layer}weight"] = arrays[f"{layer}weight"] + update.astype(A.dtype)
+    return merged
+
+
 # ---------------------------------------------------------------- the estimator
 
 
-class FineTunedClassifier(CourseClassifier):
-    """A text classifier on a pretrained BERT; a subclass holds network, losses and step.
+class TextClassifier(CourseClassifier):
+    """A classifier of texts on a pretrained BERT, for few labels.
 
-    A subclass gives ``_place``, ``_encode``, ``_build``, ``_train``, ``_run`` and
-    ``_weights``.
+    A linear probe (``tune="probe"``, the default) is logistic regression on frozen features,
+    solved to its optimum.  All else is trained by AdamW on the cross-entropy, or, with
+    ``objective="contrastive"``, in two stages as SetFit (Tunstall et al. 2022): pairs first, then
+    a probe on the tuned features.
+
+    Args:
+        model: "minilm", or a folder in Hugging Face's format.
+        head: "linear" on the mean of the token vectors, or "lstm": 128 units over the tokens.
+        tune: what of the encoder is trained: nothing ("probe"), all ("full"), the uppermost
+            layers ("top"), or low-rank updates of queries and values ("lora", Hu et al. 2022).
+        objective: "cross_entropy" or "contrastive".
+        top_layers: number of layers that "top" trains.
+        lora_rank: r of LoRA.
+        lora_alpha: α of LoRA; updates are scaled by α/r.
+        reinit_layers: uppermost layers that start anew (Zhang et al. 2021).
+        epochs: passes over the labelled texts.
+        batch_size: texts in a step.
+        lr: AdamW's rate for the encoder; ``None``: 5e-5 (full), 1e-4 (top), 1e-3 (lora).
+        head_lr: its rate for the head.
+        weight_decay: of AdamW; biases and layer norms are not decayed.
+        dropout: probability of dropping, in the encoder and before the head, in [0, 1).
+        l2_sp: strength of the pull to the pretrained weight matrices (Li et al. 2018), ≥ 0.
+        warmup: part of the steps in which the rate rises from 0.
+        schedule: thereafter "linear" to 0, "constant", or "plateau": cut when the validation
+            loss, or else the training loss, has stopped falling.
+        plateau_factor: what a plateau multiplies the rate by, in (0, 1).
+        plateau_patience: epochs without improvement (of 1e-4, relative) before that.
+        validation_fraction: part of the labelled texts set aside to stop early by, in [0, 1).
+        patience: epochs without a lower validation loss that end the training; the weights of
+            the best epoch are kept.
+        class_weight: ``None``, "balanced", or a dict label → weight.
+        C: inverse strength of the probe's penalty, as in scikit-learn.
+        max_length: tokens a text may have; longer ones are cut, which a warning announces.
+        cache: whether a probe's features are kept on disk.
+        dtype: "float32" or "float64".
+        precision: what matrix products are computed in while training: "float32" (that is,
+            ``dtype``), "bfloat16", or, on a GPU, "float16" with a loss scale; the weights and
+            all predictions stay in float32.
+        accumulate: parts in which a batch is worked through; needs the memory of one part, and
+            gives the gradient of the whole batch.
+        random_state: seed; the same seed gives the same run in both frameworks.
+
+    Attributes:
+        network_: the trained ``TextNetwork``; not for a linear probe.
+        head_: "head.weight" ``(C, d)`` and "head.bias" ``(C,)`` of a linear probe, which takes
+            features of length 1.
+        classes_: labels, ``(C,)`` int64.
+        encoder_sha256_: which pretrained model it stands on.
+        history_: "loss" ``(steps,)``; "validation_loss" ``(epochs,)``; empty for a linear probe.
+        best_epoch_: epoch of the weights that were kept, where a part was set aside.
     """
-
-    model: str | os.PathLike[str]
-    head: str
-    tune: str
-    objective: str
-    top_layers: int
-    lora_rank: int
-    lora_alpha: float
-    reinit_layers: int
-    epochs: int
-    batch_size: int
-    lr: float | None
-    head_lr: float
-    weight_decay: float
-    dropout: float
-    l2_sp: float
-    warmup: float
-    schedule: str
-    plateau_factor: float
-    plateau_patience: int
-    validation_fraction: float
-    patience: int
-    class_weight: Any
-    C: float
-    max_length: int
-    cache: bool
-    dtype: str
-    precision: str
-    accumulate: int
-    random_state: int | None
 
     _facts = ("encoder_sha256_",)
     network_: Any
-    _device: str = "cpu"
+
+    # Beside the three doors: frozen features, and weights to and from arrays.
+    _encode: Callable[[list[str]], np.ndarray]
+    _weights: Callable[..., dict[str, np.ndarray]]
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "minilm",
+        head: str = "linear",
+        tune: str = "probe",
+        objective: str = "cross_entropy",
+        top_layers: int = 2,
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        reinit_layers: int = 0,
+        epochs: int = 20,
+        batch_size: int = 16,
+        lr: float | None = None,
+        head_lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        dropout: float = 0.1,
+        l2_sp: float = 0.0,
+        warmup: float = 0.1,
+        schedule: str = "linear",
+        plateau_factor: float = 0.1,
+        plateau_patience: int = 2,
+        validation_fraction: float = 0.0,
+        patience: int = 5,
+        class_weight: str | Mapping[int, float] | None = None,
+        C: float = 10.0,
+        max_length: int = 128,
+        cache: bool = True,
+        dtype: str = "float32",
+        precision: str = "float32",
+        accumulate: int = 1,
+        random_state: int | None = None,
+    ) -> None:
+        self.model = model
+        self.head = head
+        self.tune = tune
+        self.objective = objective
+        self.top_layers = top_layers
+        self.lora_rank = lora_rank
+        self.lora_alpha = lora_alpha
+        self.reinit_layers = reinit_layers
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.head_lr = head_lr
+        self.weight_decay = weight_decay
+        self.dropout = dropout
+        self.l2_sp = l2_sp
+        self.warmup = warmup
+        self.schedule = schedule
+        self.plateau_factor = plateau_factor
+        self.plateau_patience = plateau_patience
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.class_weight = class_weight
+        self.C = C
+        self.max_length = max_length
+        self.cache = cache
+        self.dtype = dtype
+        self.precision = precision
+        self.accumulate = accumulate
+        self.random_state = random_state
 
     def fit(
         self,
@@ -279,7 +391,8 @@ class FineTunedClassifier(CourseClassifier):
         weights = example_weights(self.class_weight, y, self.classes_)
         files = self._find()
         self.encoder_sha256_ = files.sha256
-        self._device = self._place(device)
+        run = Run(self._resolve(device), progress, log_dir, checkpoint_dir)
+        self._device = run.device
         if self._is_linear_probe:
             self.history_: dict[str, np.ndarray] = {}
             self.head_ = fit_probe(self._encode(texts), labels, weights, self.C)
@@ -288,19 +401,11 @@ class FineTunedClassifier(CourseClassifier):
         self._build(files.config, self._start(files, streams.init))
         data = TextData(self._tokenise(texts, files), labels, weights)
         if self.tune == "probe":
-            data = replace(data, sequences=tuple(self._run(data.tokens, "sequence")))
-        fingerprint = {
-            "method": type(self).__name__,
-            "params": describe(self.get_params(deep=False)),
-            "model": files.sha256,
-            "data": hash_arrays(_as_bytes(texts), labels, weights),
-        }
-        self.history_ = self._train(
-            data, streams, fingerprint,
-            progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
-        )  # fmt: skip
+            data = replace(data, sequences=tuple(self._apply("sequence", data.tokens)))
+        fingerprint = fingerprint_of(self, _as_bytes(texts), labels, weights)
+        self.history_ = self._learn(data, streams, fingerprint | {"model": files.sha256}, run)
         if self.objective == "contrastive":
-            features = unit(np.stack(self._run(data.tokens, "features")))
+            features = unit(np.stack(self._apply("features", data.tokens)))
             self._weights(fit_probe(features, labels, weights, self.C))
         return self
 
@@ -317,8 +422,36 @@ class FineTunedClassifier(CourseClassifier):
         if self._is_linear_probe:
             logits = self._encode(texts) @ self.head_["head.weight"].T + self.head_["head.bias"]
         else:
-            logits = np.stack(self._run(self._tokenise(texts, files), "logits"))
+            logits = np.stack(self._apply("logits", self._tokenise(texts, files)))
         return softmax(logits.astype(np.float64), axis=1)
+
+    def encode(self, X: Any) -> np.ndarray:
+        """Return the features that the head sees, with length 1, ``(n, d)``.
+
+        Args:
+            X: list of str.
+        """
+        check_is_fitted(self)
+        texts = check_texts("X", X)
+        files = self._find_again()
+        if self._is_linear_probe:
+            return self._encode(texts)
+        return unit(np.stack(self._apply("features", self._tokenise(texts, files))))
+
+    def starting_point(self) -> Start:
+        """Return what a smaller copy of this classifier starts from; LoRA's updates are added in.
+
+        An LSTM is left out: it is of no use on the mean of the tokens.
+        """
+        check_is_fitted(self)
+        files = self._find_again()
+        if self._is_linear_probe:
+            body = {f"bert.{n}": a for n, a in read_weights(files, self.dtype).items()}
+            return Start(files, files.config, body | self.head_, True)
+        arrays = _merged(self._weights(), self.lora_alpha)
+        if self.head != "linear":
+            arrays = {n: a for n, a in arrays.items() if n.startswith("bert.")}
+        return Start(files, files.config, arrays, self.objective == "contrastive")
 
     @property
     def _is_linear_probe(self) -> bool:
@@ -462,13 +595,14 @@ class FineTunedClassifier(CourseClassifier):
                                  "compares all texts of a batch; parts lack pairs.")  # fmt: skip
 
     def _fitted_arrays(self) -> dict[str, np.ndarray]:
+        arrays = super()._fitted_arrays()
         if self._is_linear_probe:
-            return self.head_
-        config = self.network_.bert.config
+            return arrays | self.head_
         every = self._weights()
-        return {name: every[name] for name in self._trained(config)}
+        return arrays | {name: every[name] for name in self._trained(self.network_.bert.config)}
 
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        super()._restore(arrays)
         files = self._find_again()
         self._device = "cpu"
         if self._is_linear_probe:
@@ -476,32 +610,6 @@ class FineTunedClassifier(CourseClassifier):
             return
         start = self._start(files, np.random.default_rng(0))
         self._build(files.config, start | dict(arrays))
-
-    # ------------------------------------------------ what a framework adds
-
-    def _place(self, device: str) -> str:
-        raise NotImplementedError  # the subclass knows its devices
-
-    def _encode(self, texts: list[str]) -> np.ndarray:
-        """Return frozen features of length 1."""
-        raise NotImplementedError  # the subclass has its encoder
-
-    def _build(self, config: BertConfig, arrays: Mapping[str, np.ndarray]) -> None:
-        """Make ``network_`` with these weights."""
-        raise NotImplementedError  # the subclass has its network
-
-    def _weights(self, arrays: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """Return the network's weights, after replacing some."""
-        raise NotImplementedError  # the subclass has its network
-
-    def _run(self, tokens: Tokens, what: str) -> list[np.ndarray]:
-        """Return "logits", "features" or the "sequence" of each text."""
-        raise NotImplementedError  # the subclass has its network
-
-    def _train(
-        self, data: TextData, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
-    ) -> dict[str, np.ndarray]:
-        raise NotImplementedError  # the subclass knows its framework
 
 
 def in_batches(

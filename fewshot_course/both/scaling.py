@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ from fewshot_course._checks import check_choice, check_features, check_labels, c
 from fewshot_course._streams import Streams
 from fewshot_course.both.estimator import CourseClassifier
 from fewshot_course.both.pseudo_labels import check_classes, class_index
-from fewshot_course.both.training import check_precision, describe, hash_arrays
+from fewshot_course.both.training import Run, check_precision
 from fewshot_course.data import BatchStream
 from fewshot_course.weights import load_arrays, part_of, save_arrays
 
@@ -113,28 +113,73 @@ ERROR = "fewshot_course worker: "
 # ---------------------------------------------------------------- the estimator
 
 
-class ParallelClassifier(CourseClassifier):
-    """A network trained by several workers; a subclass gives the engine.
+class DataParallelClassifier(CourseClassifier):
+    """A network trained by several workers at once, each on its part of every batch.
 
-    That is ``_place``, ``_group``, ``_commands``, ``_build``, ``_train``, ``_weights``,
-    ``_load`` and ``_logits``.
+    Every worker holds the whole network and draws the same batches; it takes the gradient of its
+    own part, and the engine gives all of them the mean (Li et al. 2020).  Then all do the same
+    step of AdamW.  Losses and predictions are those of one worker on the whole batch, but for
+    rounding, if examples do not see each other: "mlp" keeps that, the batch norm of "conv4"
+    normalises each worker's part on its own.
+
+    ``fit`` starts the workers on this machine.  In a script that a launcher has started
+    (``torchrun``; for TensorFlow ``TF_CONFIG`` in the environment) it joins their group instead,
+    on as many machines as the launcher was told.
+
+    Args:
+        network: "mlp" or "conv4".
+        workers: number of processes.
+        steps: number of updates.
+        batch_size: examples in a step, of all workers together; a multiple of ``workers``.
+        accumulate: parts in which each worker goes through its share.
+        lr: AdamW's learning rate.
+        weight_decay: of AdamW; biases and normalisation weights are not decayed.
+        dtype: "float32" or "float64".
+        precision: what matrix products are computed in while training: "float32" (that is,
+            ``dtype``), "bfloat16", or, on a GPU, "float16".
+        random_state: seed; the same seed gives the same run in both frameworks.
+
+    Attributes:
+        network_: the trained network, on the CPU.
+        classes_: labels, ``(C,)`` int64.
+        input_shape_: shape of one example.
+        history_: "loss" → ``(steps,)``, the mean over the whole batch.
+        step_seconds_: wall seconds a step, the first one left out; NaN if there was one only.
     """
-
-    network: str
-    workers: int
-    steps: int
-    batch_size: int
-    accumulate: int
-    lr: float
-    weight_decay: float
-    dtype: str
-    precision: str
-    random_state: int | None
 
     network_: Any
     history_: dict[str, np.ndarray]
     step_seconds_: float
     input_shape_: tuple[int, ...]
+
+    # What an engine knows: its devices, its group of processes, and how one is started.
+    _place: Callable[[str], str]
+    _group: Callable[[], tuple[int, int]]
+    _commands: Callable[[Path, str], list[tuple[list[str], dict[str, str]]]]
+
+    def __init__(
+        self,
+        network: str = "mlp",
+        workers: int = 2,
+        steps: int = 100,
+        batch_size: int = 64,
+        accumulate: int = 1,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        dtype: str = "float32",
+        precision: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.network = network
+        self.workers = workers
+        self.steps = steps
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.dtype = dtype
+        self.precision = precision
+        self.random_state = random_state
 
     def fit(
         self,
@@ -176,25 +221,16 @@ class ParallelClassifier(CourseClassifier):
         place = self._place(device)
         rank, size = self._group()
         if size == 1 and self.workers > 1:
-            options = {"progress": progress, "log_dir": log_dir, "checkpoint_dir": checkpoint_dir}
-            self._launch(X, y, place, options)
+            self._launch(X, y, Run(place, progress, log_dir, checkpoint_dir))
             return self
         if size not in (1, self.workers):
             raise ValueError(f"workers={self.workers}, but {size} processes were started.")
         streams = Streams.from_seed(self.random_state)
         self._build(streams.init, place)
         self._ends: list[float] = []
-        self.history_ = self._train(
-            X, class_index(y, self.classes_), BatchStream(len(X), self.batch_size, streams.batches),
-            streams,
-            {
-                "method": type(self).__name__,
-                "params": describe(self.get_params(deep=False)),
-                "data": hash_arrays(X, y),
-            },
-            rank=rank, device=place, writes=rank == 0,
-            progress=progress, log_dir=log_dir, checkpoint_dir=checkpoint_dir,
-        )  # fmt: skip
+        run = Run(place, progress, log_dir, checkpoint_dir, writes=rank == 0)
+        batches = BatchStream(len(X), self.batch_size, streams.batches)
+        self.history_ = self._learn(X, class_index(y, self.classes_), batches, streams, rank, run)
         # The first step is left out: it is slower, or the only one.
         self.step_seconds_ = float(np.diff(self._ends).mean()) if self._ends[1:] else float("nan")
         return self
@@ -207,21 +243,22 @@ class ParallelClassifier(CourseClassifier):
         """Return class probabilities ``(n, C)``, in the order of ``classes_``."""
         check_is_fitted(self)
         X = check_features("X", X, like=self.input_shape_)
-        return self._probabilities(X)
+        return self._apply(X)
 
-    def _launch(self, X: np.ndarray, y: np.ndarray, device: str, options: dict[str, Any]) -> None:
+    def _launch(self, X: np.ndarray, y: np.ndarray, run: Run) -> None:
         """Train in a group of new processes and take over what they have learned."""
         params = self.get_params(deep=False)
         if self.random_state is None:  # one seed for all
             params["random_state"] = int(np.random.default_rng().integers(2**31))
-        paths = {name: None if options[name] is None else os.path.abspath(options[name])
-                 for name in ("log_dir", "checkpoint_dir")}  # fmt: skip
+        folders = {"log_dir": run.log_dir, "checkpoint_dir": run.checkpoint_dir}
+        options: dict[str, Any] = {"device": run.device, "progress": run.progress}
+        options |= {k: None if f is None else os.path.abspath(f) for k, f in folders.items()}
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            job = {"params": params, "options": options | paths | {"device": device}}
+            job = {"params": params, "options": options}
             save_arrays(folder / "job", {"X": X, "y": y}, job)
-            log = None if options["progress"] else folder / "log.txt"
-            run_group(self._commands(folder, device), log)
+            log = None if run.progress else folder / "log.txt"
+            run_group(self._commands(folder, run.device), log)
             arrays, _ = load_arrays(folder / "result")
         self._restore(part_of(arrays, "fitted"))
         self.history_ = part_of(arrays, "history")
@@ -236,52 +273,13 @@ class ParallelClassifier(CourseClassifier):
         check_choice("dtype", self.dtype, ["float32", "float64"])
         check_precision(self.precision, self.dtype)
 
-    def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        return {f"network.{name}": array for name, array in self._weights().items()}
-
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._build(np.random.default_rng(0), "cpu")
-        self._load(part_of(arrays, "network"))
-
-    # ------------------------------------------------ what a framework adds
-
-    def _place(self, device: str) -> str:
-        """Return the device; raise if the engine or a GPU for each worker is missing."""
-        raise NotImplementedError  # the subclass knows its devices
-
-    def _group(self) -> tuple[int, int]:
-        """Return this process's number and the size of its group; (0, 1) outside of one."""
-        raise NotImplementedError  # the subclass knows its engine
-
-    def _commands(self, folder: Path, device: str) -> list[tuple[list[str], dict[str, str]]]:
-        """Return the command lines, with environment, that start a group for a job."""
-        raise NotImplementedError  # the subclass knows its engine
-
-    def _build(self, rng: np.random.Generator, device: str) -> None:
-        raise NotImplementedError  # the subclass has its network
-
-    def _train(
-        self, X: np.ndarray, labels: np.ndarray, batches: BatchStream, streams: Streams,
-        fingerprint: Mapping[str, Any], *, rank: int, device: str, **options: Any,
-    ) -> dict[str, np.ndarray]:  # fmt: skip
-        raise NotImplementedError  # the subclass knows its framework
-
-    def _weights(self) -> dict[str, np.ndarray]:
-        raise NotImplementedError  # the subclass has its network
-
-    def _load(self, arrays: Mapping[str, np.ndarray]) -> None:
-        raise NotImplementedError  # the subclass has its network
-
-    def _probabilities(self, X: np.ndarray) -> np.ndarray:
-        raise NotImplementedError  # the subclass has its network
-
 
 def worker_command(framework: str, folder: Path) -> list[str]:
     """Return the arguments of Python that do one worker's part of a job."""
     return ["-m", "fewshot_course.both.worker", framework, str(folder)]
 
 
-def do_job(classifier: type[ParallelClassifier], folder: Path) -> None:
+def do_job(classifier: type[DataParallelClassifier], folder: Path) -> None:
     """Train as one worker of the group that this process belongs to; the first one reports."""
     arrays, job = load_arrays(folder / "job")
     model = classifier(**job["params"]).fit(arrays["X"], arrays["y"], **job["options"])

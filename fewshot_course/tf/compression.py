@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from fewshot_course._streams import Streams
+from fewshot_course.both import compression as settings
 from fewshot_course.both.bert import BertConfig
 from fewshot_course.both.compression import (
     FROZEN,
     CompressedClassifier,
-    CompressedImages,
-    CompressedTexts,
     Examples,
     Integers,
     fitted_copy,
@@ -34,7 +33,7 @@ from fewshot_course.both.pruning import (
     quantize_symmetric,
 )
 from fewshot_course.both.texts import Tokens
-from fewshot_course.both.training import hash_arrays
+from fewshot_course.both.training import Run
 from fewshot_course.evaluation.costs import file_size, milliseconds
 from fewshot_course.tf import networks, optim
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor, train
@@ -55,6 +54,7 @@ __all__ = [
     "prune",
     "quantize",
     "quantize_symmetric",
+    "student_loss",
 ]
 
 _BLOCK = 256  # images in one batch of a prediction
@@ -95,15 +95,60 @@ def distillation_loss(
     return tf.reduce_mean(share * cold**2 * divergence + (1 - share) * hard)
 
 
-def _train_student(
-    student: Any,
+def student_loss(
+    network: Any,
+    inputs: Sequence[tf.Tensor],
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    features: tf.Tensor | None = None,
+    *,
+    temperature: float = 2.0,
+    alpha: float = 0.5,
+    features_weight: float = 10.0,
+    normalize: bool = False,
+) -> tf.Tensor:
+    """Return the loss of a step: what the teacher says, the labels, and the teacher's features.
+
+        distillation_loss + features_weight · mean ‖h/‖h‖ - teacher's h‖²
+
+    Args:
+        network: the student, with ``features`` and a linear layer ``head``.
+        inputs: what ``features`` takes.
+        logits: the teacher's, ``(n, C)``.
+        labels: class indices ``(n,)``, -1 where unknown.
+        features: the teacher's, of length 1, ``(n, d)``; ``None``: not learned from.
+        temperature: T > 0, see :func:`distillation_loss`.
+        alpha: weight of the soft part, in [0, 1].
+        features_weight: of the distance of the features, ≥ 0 (Romero et al. 2015).
+        normalize: whether features get the length 1 before the head.
+
+    Returns:
+        A scalar, ≥ 0.
+    """
+    training = {} if isinstance(network, TextNetwork) else {"training": True}
+    h = network.features(*inputs, **training)
+    unit = h
+    if features is not None or normalize:
+        unit = h / tf.maximum(tf.norm(h, axis=1, keepdims=True), tf.constant(1e-12, h.dtype))
+    z = network.head(unit if normalize else h)
+    loss = distillation_loss(z, logits, labels, temperature, alpha)
+    if features is not None:
+        distance = tf.reduce_sum(tf.square(unit - features), 1)
+        loss += tf.constant(features_weight, h.dtype) * tf.reduce_mean(distance)
+    return loss
+
+
+def _train(
+    network: keras.Model,
+    student: settings.CompressedClassifier,
     examples: Examples,
     streams: Streams,
     fingerprint: Mapping[str, Any],
-    **options: Any,
+    run: Run,
+    signature: list[tf.TensorSpec],
 ) -> Arrays:
-    """Train ``student.network_``; weights that were pruned stay 0."""
-    network, device, dtype = student.network_, student._device, student.dtype
+    """Train the student's network; weights that were pruned stay 0."""
+    device, dtype = run.device, student.dtype
     state = networks._state(network)
     named = {name: variable.value for name, (variable, _) in state.items() if variable.trainable}
     trained = [variable for name, variable in named.items() if not name.startswith(FROZEN)]
@@ -135,19 +180,12 @@ def _train_student(
             named[name].assign(named[name] * mask)
 
     def loss_of(index: tf.Tensor, inputs: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        h = student._features_of(*inputs)
-        unit = h
-        if features is not None or student.normalize_:
-            unit = h / tf.maximum(tf.norm(h, axis=1, keepdims=True), tf.constant(1e-12, h.dtype))
-        z = network.head(unit if student.normalize_ else h)
-        loss = distillation_loss(
-            z, tf.gather(logits, index), tf.gather(labels, index),
-            student.temperature, student.alpha,
+        return student_loss(
+            network, inputs, tf.gather(logits, index), tf.gather(labels, index),
+            None if features is None else tf.gather(features, index),
+            temperature=student.temperature, alpha=student.alpha,
+            features_weight=student._features_weight, normalize=student.normalize_,
         )  # fmt: skip
-        if features is not None:
-            distance = tf.reduce_sum(tf.square(unit - tf.gather(features, index)), 1)
-            loss += tf.constant(student._features_weight, h.dtype) * tf.reduce_mean(distance)
-        return loss
 
     def update(index: tf.Tensor, *inputs: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -157,8 +195,8 @@ def _train_student(
         apply_masks()
         return loss
 
-    signature = [tf.TensorSpec((None,), tf.int64), *student._signature()]
-    compiled_update = tf.function(update, input_signature=signature, autograph=False)
+    whole = [tf.TensorSpec((None,), tf.int64), *signature]
+    compiled_update = tf.function(update, input_signature=whole, autograph=False)
     update_once = compiled_update.get_concrete_function()
 
     def step(number: int) -> Mapping[str, tf.Tensor]:
@@ -178,16 +216,12 @@ def _train_student(
 
     return train(
         step,
+        run,
         steps=steps,
         modules={"network": network},
         optimizers={"adamw": optimizer},
         resumables={"streams": streams, "batches": examples.batches, "pruner": pruner},
-        fingerprint={
-            **fingerprint,
-            "data": hash_arrays(examples.labels, examples.logits, examples.features),
-        },
-        device=device,
-        **options,
+        fingerprint=fingerprint,
     )
 
 
@@ -242,242 +276,110 @@ def _linear_layers(network: keras.Model) -> dict[str, keras.layers.Dense]:
     return {of_weight[id(one.kernel)].removesuffix(".weight"): one for one in layers}
 
 
-def _load_floats(student: Any, arrays: Mapping[str, np.ndarray]) -> None:
+def _load_floats(network: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
     """Load all layers but those that Keras has quantised."""
-    for name, (variable, axes) in networks._state(student.network_).items():
+    for name, (variable, axes) in networks._state(network).items():
         if variable.dtype != "int8" and name in arrays:
             variable.assign(np.transpose(np.asarray(arrays[name]), np.argsort(axes)))
 
 
-class CompressedTextClassifier(CompressedTexts):
-    """A small classifier of texts that learns from a large one.
-
-    The student has some of the teacher's layers and starts from their weights.  It learns by
-    AdamW from the teacher's soft labels, from hard labels where there are any
-    (:func:`distillation_loss`), and from the teacher's features.  Texts need no labels: give all
-    you have.  With a ``sparsity`` its weights are pruned on the way, and what was pruned stays 0.
-
-    The table of words is not trained: words that the few texts lack keep their place.
+class Engine(settings.Engine):
+    """One network of a compressed classifier on a device, in TensorFlow.
 
     Args:
-        teacher: a fitted classifier with ``predict_proba``; a ``TextClassifier`` or another
-            student gives weights to start from too.
-        layers: of the student, spread evenly over the teacher's; ``None``: all.
-        sparsity: share of the weights of words and layers that end as 0, in [0, 1].
-        pruning: "one-shot" (before training) or "gradual" (on the way, Zhu & Gupta 2017).
-        scope: the same share of each matrix ("layer"), or of all together ("global").
-        temperature: T of the soft labels, > 0.
-        alpha: weight of the soft labels, in [0, 1].
-        features: weight of the squared distance to the teacher's features, both of length 1
-            (Romero et al. 2015); ``None``: 10 where the teacher has features of that width.
-        epochs: passes over the texts; 0: only cut and prune.
-        batch_size: texts in a step.
-        lr: AdamW's learning rate; it rises over a tenth of the steps, then falls to 0.
-        weight_decay: of AdamW; biases and layer norms are not decayed.
-        model: pretrained model to start from where the teacher is none of the course's;
-            ``None``: the teacher's, or "minilm".
-        max_length: tokens a text may have; longer ones are cut, which a warning announces.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the student, a :class:`~fewshot_course.tf.fine_tuning.TextNetwork`.
-        classes_: labels, ``(C,)`` int64.
-        history_: "loss" ``(steps,)``.
-        layers_: number of its layers.
-        quantized_: "" for floats, else how it was quantised.
+        network: the student.
+        dtype: of its weights.
+        device: where it is.
+        signature: of what it takes.
     """
 
+    resolve = staticmethod(resolve_device)
+
     def __init__(
-        self,
-        teacher: Any = None,
-        layers: int | None = 2,
-        sparsity: float = 0.0,
-        pruning: str = "gradual",
-        scope: str = "layer",
-        temperature: float = 2.0,
-        alpha: float = 0.5,
-        features: float | None = None,
-        epochs: int = 10,
-        batch_size: int = 32,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        model: Any = None,
-        max_length: int = 128,
-        dtype: str = "float32",
-        random_state: int | None = None,
+        self, network: keras.Model, dtype: str, device: str, signature: list[tf.TensorSpec]
     ) -> None:
-        self.teacher = teacher
-        self.layers = layers
-        self.sparsity = sparsity
-        self.pruning = pruning
-        self.scope = scope
-        self.temperature = temperature
-        self.alpha = alpha
-        self.features = features
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.model = model
-        self.max_length = max_length
-        self.dtype = dtype
-        self.random_state = random_state
-
-    def _place(self, device: str) -> str:
-        return resolve_device(device)
-
-    def _build(self, config: BertConfig, arrays: Arrays | None) -> None:
-        with tf.device(self._device), networks.layer_dtype(self.dtype):
-            self.network_ = TextNetwork(config, len(self.classes_), normalize=self.normalize_)
-        if arrays is not None:
-            networks.from_numpy(self.network_, arrays)
+        self.network: Any = network
+        self._dtype, self._device, self._signature = dtype, device, signature
         self._compile()
 
     def _compile(self) -> None:
-        network = self.network_
-        self._functions = {"logits": compiled(network), "features": compiled(network.features)}
+        network = self.network
+        if isinstance(network, TextNetwork):
+            self._functions = {"logits": compiled(network), "features": compiled(network.features)}
+            return
+        function = tf.function(
+            lambda x: network(x, training=False), input_signature=self._signature, autograph=False
+        )
+        # Called as a concrete function, which does not warn where many models come in a row.
+        self._traced = functools.cache(function.get_concrete_function)
 
-    def _features_of(self, ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        return self.network_.features(ids, mask)
+    @classmethod
+    def for_texts(
+        cls, config: BertConfig, n_classes: int, normalize: bool, dtype: str, device: str
+    ) -> Self:
+        """Make a text network; its weights are yet to be loaded."""
+        with tf.device(device), networks.layer_dtype(dtype):
+            network = TextNetwork(config, n_classes, normalize=normalize)
+        return cls(network, dtype, device, [tf.TensorSpec((None, None), tf.int64)] * 2)
 
-    def _signature(self) -> list[tf.TensorSpec]:
-        return [tf.TensorSpec((None, None), tf.int64)] * 2
+    @classmethod
+    def for_images(
+        cls, name: str, shape: tuple[int, ...], n_classes: int, channels: int,
+        rng: np.random.Generator, dtype: str, device: str,
+    ) -> Self:  # fmt: skip
+        """Make a new network for images."""
+        with tf.device(device), networks.layer_dtype(dtype):
+            if name == "conv4":
+                network = networks.initialise(networks.Conv4(shape, n_classes, channels), rng)
+            else:
+                network = networks.build(name, shape, n_classes, rng, dtype)
+        return cls(network, dtype, device, [tf.TensorSpec((None, *shape), tf.as_dtype(dtype))])
 
-    def _run(self, tokens: Tokens, what: str) -> list[np.ndarray]:
-        function = self._functions[what]
+    def train(
+        self, student: settings.CompressedClassifier, examples: Examples, streams: Streams,
+        fingerprint: Mapping[str, Any], run: Run,
+    ) -> Arrays:  # fmt: skip
+        """Train; weights that were pruned stay 0."""
+        return _train(self.network, student, examples, streams, fingerprint, run, self._signature)
+
+    def run_texts(self, tokens: Tokens, output: str) -> list[np.ndarray]:
+        """Return the "logits" or "features" of each text."""
+        function = self._functions[output]
 
         def one(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
             return to_array(function(to_tensor(ids, self._device), to_tensor(mask, self._device)))
 
         return in_batches(tokens, one)
 
-    def _train(
-        self, examples: Examples, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
-    ) -> Arrays:
-        return _train_student(self, examples, streams, fingerprint, **options)
+    def run_images(self, X: np.ndarray) -> np.ndarray:
+        """Return the logits, ``(n, C)``."""
+        blocks = [X[start : start + _BLOCK] for start in range(0, len(X), _BLOCK)]
+        tensors = (to_tensor(block, self._device, self._dtype) for block in blocks)
+        return np.concatenate([to_array(self._traced()(x)) for x in tensors])
 
-    def _network_weights(self) -> Arrays:
-        return networks.to_numpy(self.network_)
+    def weights(self) -> Arrays:
+        """Return the weights in canonical layout, as floats."""
+        return networks.to_numpy(self.network)
 
-    def _load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
-        _load_floats(self, arrays)
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Load floats into the layers that are not of whole numbers."""
+        _load_floats(self.network, arrays)
 
-    def _int8_layers(self, activations: bool, integers: Integers | None) -> Integers:
-        found = _int8_layers(self.network_, activations, integers)
+    def int8_layers(self, activations: bool, integers: Integers | None) -> Integers:
+        """Have Keras quantise the linear layers; ``integers``: take these."""
+        found = _int8_layers(self.network, activations, integers)
         self._compile()  # what was traced before has the layers of floats
         return found
 
 
-class CompressedImageClassifier(CompressedImages):
-    """A small classifier of images that learns from a large one.
+class CompressedTextClassifier(settings.CompressedTextClassifier):
+    __doc__ = settings.CompressedTextClassifier.__doc__
+    _engines = Engine
 
-    With ``channels`` the student is a new, narrower conv4; without, a copy of the teacher's
-    network, to be pruned.  It learns by AdamW from the teacher's soft labels, and from hard
-    labels where there are any (:func:`distillation_loss`).
 
-    Args:
-        teacher: a fitted classifier with ``predict_proba``.
-        channels: width of the student's conv4; ``None``: the teacher's network and weights.
-        sparsity: share of the weights of convolutions and linear layers that end as 0.
-        pruning: "one-shot" (before training) or "gradual" (on the way, Zhu & Gupta 2017).
-        scope: the same share of each array ("layer"), or of all together ("global").
-        temperature: T of the soft labels, > 0.
-        alpha: weight of the soft labels, in [0, 1].
-        epochs: passes over the images; 0: only copy and prune.
-        batch_size: images in a step; all of them where there are fewer.
-        lr: AdamW's learning rate; it rises over a tenth of the steps, then falls to 0.
-        weight_decay: of AdamW; biases and normalisation weights are not decayed.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the student.
-        classes_: labels, ``(C,)`` int64.
-        input_shape_: shape of one image.
-        history_: "loss" ``(steps,)``.
-        quantized_: "" for floats, else how it was quantised.
-    """
-
-    normalize_ = False
-
-    def __init__(
-        self,
-        teacher: Any = None,
-        channels: int | None = 16,
-        sparsity: float = 0.0,
-        pruning: str = "gradual",
-        scope: str = "layer",
-        temperature: float = 2.0,
-        alpha: float = 0.5,
-        epochs: int = 20,
-        batch_size: int = 64,
-        lr: float = 3e-3,
-        weight_decay: float = 0.01,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.teacher = teacher
-        self.channels = channels
-        self.sparsity = sparsity
-        self.pruning = pruning
-        self.scope = scope
-        self.temperature = temperature
-        self.alpha = alpha
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.dtype = dtype
-        self.random_state = random_state
-
-    def _place(self, device: str) -> str:
-        return resolve_device(device)
-
-    def _build(self, rng: np.random.Generator) -> None:
-        shape, outputs = self.input_shape_, len(self.classes_)
-        with tf.device(self._device), networks.layer_dtype(self.dtype):
-            if self.network_name_ == "conv4":
-                network = networks.Conv4(shape, outputs, self.channels_)
-                self.network_ = networks.initialise(network, rng)
-            else:
-                self.network_ = networks.build(self.network_name_, shape, outputs, rng, self.dtype)
-        self._compile()
-
-    def _compile(self) -> None:
-        network = self.network_
-        function = tf.function(
-            lambda x: network(x, training=False), input_signature=self._signature(), autograph=False
-        )
-        # Called as a concrete function, which does not warn where many models come in a row.
-        self._traced = functools.cache(function.get_concrete_function)
-
-    def _features_of(self, x: tf.Tensor) -> tf.Tensor:
-        return self.network_.features(x, training=True)
-
-    def _signature(self) -> list[tf.TensorSpec]:
-        return [tf.TensorSpec((None, *self.input_shape_), tf.as_dtype(self.dtype))]
-
-    def _logits(self, X: np.ndarray) -> np.ndarray:
-        blocks = [X[start : start + _BLOCK] for start in range(0, len(X), _BLOCK)]
-        tensors = (to_tensor(block, self._device, self.dtype) for block in blocks)
-        return np.concatenate([to_array(self._traced()(x)) for x in tensors])
-
-    def _train(
-        self, examples: Examples, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
-    ) -> Arrays:
-        return _train_student(self, examples, streams, fingerprint, **options)
-
-    def _network_weights(self) -> Arrays:
-        return networks.to_numpy(self.network_)
-
-    def _load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
-        _load_floats(self, arrays)
-
-    def _int8_layers(self, activations: bool, integers: Integers | None) -> Integers:
-        found = _int8_layers(self.network_, activations, integers)
-        self._compile()
-        return found
+class CompressedImageClassifier(settings.CompressedImageClassifier):
+    __doc__ = settings.CompressedImageClassifier.__doc__
+    _engines = Engine
 
 
 def prune(classifier: Any, sparsity: float, scope: str = "layer") -> CompressedClassifier:

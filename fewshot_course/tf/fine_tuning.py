@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from fewshot_course._streams import Streams
+from fewshot_course.both import fine_tuning as settings
 from fewshot_course.both.bert import BertConfig
-from fewshot_course.both.fine_tuning import LSTM_UNITS, FineTunedClassifier, TextData, in_batches
+from fewshot_course.both.fine_tuning import LSTM_UNITS, TextData, in_batches
 from fewshot_course.both.probe import cross_entropy_of
 from fewshot_course.both.texts import Tokens
+from fewshot_course.both.training import Run
 from fewshot_course.tf import networks, optim
 from fewshot_course.tf._training import Updater, resolve_device, to_array, to_tensor, train
 from fewshot_course.tf.encoder import (
@@ -34,6 +35,7 @@ __all__ = [
     "l2_sp_penalty",
     "softmax_cross_entropy",
     "softmax_gradient",
+    "tuning_loss",
 ]
 
 
@@ -198,131 +200,54 @@ class _LSTM(keras.layers.Layer):
         return tf.transpose(hidden, (1, 0, 2))
 
 
-class TextClassifier(FineTunedClassifier):
-    """A classifier of texts on a pretrained BERT, for few labels.
+def tuning_loss(
+    network: TextNetwork,
+    x: tf.Tensor,
+    mask: tf.Tensor,
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+    dropout: Sequence[tf.Tensor] = (),
+    *,
+    objective: str = "cross_entropy",
+    frozen: bool = False,
+    held: Sequence[tf.Tensor] = (),
+    anchors: Sequence[tf.Tensor] = (),
+    l2_sp: float = 0.0,
+) -> tf.Tensor:
+    """Return the loss of a step: of the texts, and of the distance from the pretrained weights.
 
-    A linear probe (``tune="probe"``, the default) is logistic regression on frozen features,
-    solved to its optimum.  All else is trained by AdamW on the cross-entropy, or, with
-    ``objective="contrastive"``, in two stages as SetFit (Tunstall et al. 2022): pairs first, then
-    a probe on the tuned features.
+        cross-entropy (or the loss of pairs) + l2_sp · ½ ‖w - w⁰‖²
 
     Args:
-        model: "minilm", or a folder in Hugging Face's format.
-        head: "linear" on the mean of the token vectors, or "lstm": 128 units over the tokens.
-        tune: what of the encoder is trained: nothing ("probe"), all ("full"), the uppermost
-            layers ("top"), or low-rank updates of queries and values ("lora", Hu et al. 2022).
+        network: encoder and head.
+        x: token numbers ``(n, L)``, or, of a frozen encoder, its outputs ``(n, L, d)``.
+        mask: 1 for a token, 0 for padding, ``(n, L)``.
+        labels: class indices ``(n,)``.
+        weights: of each text, ``(n,)``.
+        dropout: factors, see ``encoder.dropout_masks``; the last one is the head's.
         objective: "cross_entropy" or "contrastive".
-        top_layers: number of layers that "top" trains.
-        lora_rank: r of LoRA.
-        lora_alpha: α of LoRA; updates are scaled by α/r.
-        reinit_layers: uppermost layers that start anew (Zhang et al. 2021).
-        epochs: passes over the labelled texts.
-        batch_size: texts in a step.
-        lr: AdamW's rate for the encoder; ``None``: 5e-5 (full), 1e-4 (top), 1e-3 (lora).
-        head_lr: its rate for the head.
-        weight_decay: of AdamW; biases and layer norms are not decayed.
-        dropout: probability of dropping, in the encoder and before the head, in [0, 1).
-        l2_sp: strength of the pull to the pretrained weight matrices (Li et al. 2018), ≥ 0.
-        warmup: part of the steps in which the rate rises from 0.
-        schedule: thereafter "linear" to 0, "constant", or "plateau": cut when the validation
-            loss, or else the training loss, has stopped falling.
-        plateau_factor: what a plateau multiplies the rate by, in (0, 1).
-        plateau_patience: epochs without improvement (of 1e-4, relative) before that.
-        validation_fraction: part of the labelled texts set aside to stop early by, in [0, 1).
-        patience: epochs without a lower validation loss that end the training; the weights of
-            the best epoch are kept.
-        class_weight: ``None``, "balanced", or a dict label → weight.
-        C: inverse strength of the probe's penalty, as in scikit-learn.
-        max_length: tokens a text may have; longer ones are cut, which a warning announces.
-        cache: whether a probe's features are kept on disk.
-        dtype: "float32" or "float64".
-        precision: what matrix products are computed in while training: "float32" (that is,
-            ``dtype``), "bfloat16", or, on a GPU, "float16" with a loss scale; the weights and
-            all predictions stay in float32.
-        accumulate: parts in which a batch is worked through; needs the memory of one part, and
-            gives the gradient of the whole batch.
-        random_state: seed; the same seed gives the same run in both frameworks.
+        frozen: whether the encoder has been run already.
+        held: weights that L2-SP holds.
+        anchors: where they started.
+        l2_sp: strength of the pull, ≥ 0.
 
-    Attributes:
-        network_: the trained :class:`TextNetwork`; not for a linear probe.
-        head_: "head.weight" ``(C, d)`` and "head.bias" ``(C,)`` of a linear probe, which takes
-            features of length 1.
-        classes_: labels, ``(C,)`` int64.
-        encoder_sha256_: which pretrained model it stands on.
-        history_: "loss" ``(steps,)``; "validation_loss" ``(epochs,)``; empty for a linear probe.
-        best_epoch_: epoch of the weights that were kept, where a part was set aside.
+    Returns:
+        A scalar, ≥ 0, in the dtype of ``weights``.
     """
+    if objective == "contrastive":
+        features = tf.cast(network.features(x, mask, dropout), weights.dtype)
+        loss = contrastive_pair_loss(features, labels)
+    else:
+        forward = network.classify if frozen else network
+        logits = tf.cast(forward(x, mask, dropout=dropout), weights.dtype)
+        loss = softmax_cross_entropy(logits, labels, weights)
+    return loss + l2_sp * l2_sp_penalty(held, anchors) if held else loss
 
-    def __init__(
-        self,
-        model: str | os.PathLike[str] = "minilm",
-        head: str = "linear",
-        tune: str = "probe",
-        objective: str = "cross_entropy",
-        top_layers: int = 2,
-        lora_rank: int = 8,
-        lora_alpha: float = 16.0,
-        reinit_layers: int = 0,
-        epochs: int = 20,
-        batch_size: int = 16,
-        lr: float | None = None,
-        head_lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        dropout: float = 0.1,
-        l2_sp: float = 0.0,
-        warmup: float = 0.1,
-        schedule: str = "linear",
-        plateau_factor: float = 0.1,
-        plateau_patience: int = 2,
-        validation_fraction: float = 0.0,
-        patience: int = 5,
-        class_weight: str | Mapping[int, float] | None = None,
-        C: float = 10.0,
-        max_length: int = 128,
-        cache: bool = True,
-        dtype: str = "float32",
-        precision: str = "float32",
-        accumulate: int = 1,
-        random_state: int | None = None,
-    ) -> None:
-        self.model = model
-        self.head = head
-        self.tune = tune
-        self.objective = objective
-        self.top_layers = top_layers
-        self.lora_rank = lora_rank
-        self.lora_alpha = lora_alpha
-        self.reinit_layers = reinit_layers
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.head_lr = head_lr
-        self.weight_decay = weight_decay
-        self.dropout = dropout
-        self.l2_sp = l2_sp
-        self.warmup = warmup
-        self.schedule = schedule
-        self.plateau_factor = plateau_factor
-        self.plateau_patience = plateau_patience
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.class_weight = class_weight
-        self.C = C
-        self.max_length = max_length
-        self.cache = cache
-        self.dtype = dtype
-        self.precision = precision
-        self.accumulate = accumulate
-        self.random_state = random_state
 
-    def _place(self, device: str) -> str:
-        return resolve_device(device)
+class TextClassifier(settings.TextClassifier):
+    __doc__ = settings.TextClassifier.__doc__
 
-    def _encode(self, texts: list[str]) -> np.ndarray:
-        return encode(
-            texts, self.model, normalize=True, max_length=self.max_length, dtype=self.dtype,
-            cache=self.cache, device=self._device,
-        )  # fmt: skip
+    _resolve = staticmethod(resolve_device)
 
     def _build(self, config: BertConfig, arrays: Mapping[str, np.ndarray]) -> None:
         self.network_ = self._network(config)
@@ -338,25 +263,10 @@ class TextClassifier(FineTunedClassifier):
                 normalize=self.objective == "contrastive",
             )  # fmt: skip
 
-    def _weights(self, arrays: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        every = networks.to_numpy(self.network_)
-        if arrays is not None:
-            every |= arrays
-            networks.from_numpy(self.network_, every)
-        return every
-
-    def _run(self, tokens: Tokens, what: str) -> list[np.ndarray]:
-        function = self._functions[what]
-
-        def one(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-            return to_array(function(to_tensor(ids, self._device), to_tensor(mask, self._device)))
-
-        return in_batches(tokens, one)
-
-    def _train(
-        self, data: TextData, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
+    def _learn(
+        self, data: TextData, streams: Streams, fingerprint: Mapping[str, Any], run: Run
     ) -> dict[str, np.ndarray]:
-        network, device = self.network_, self._device
+        network, device = self.network_, run.device
         config, named = network.bert.config, _variables(network)
         frozen = data.sequences is not None
         data, aside = self._split(data, streams)
@@ -377,17 +287,12 @@ class TextClassifier(FineTunedClassifier):
         }
         forward: Callable[..., tf.Tensor] = network.classify if frozen else network
 
-        def loss_of(
-            x: tf.Tensor, mask: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor,
-            *dropout: tf.Tensor,
-        ) -> tf.Tensor:  # fmt: skip
-            if self.objective == "contrastive":
-                features = tf.cast(network.features(x, mask, dropout), weights.dtype)
-                loss = contrastive_pair_loss(features, labels)
-            else:
-                logits = tf.cast(forward(x, mask, dropout=dropout), weights.dtype)
-                loss = softmax_cross_entropy(logits, labels, weights)
-            return loss + self.l2_sp * l2_sp_penalty(held, anchors) if held else loss
+        def loss_of(*tensors: tf.Tensor) -> tf.Tensor:
+            x, mask, labels, weights, *dropout = tensors
+            return tuning_loss(
+                network, x, mask, labels, weights, dropout, objective=self.objective,
+                frozen=frozen, held=held, anchors=anchors, l2_sp=self.l2_sp,
+            )  # fmt: skip
 
         update = Updater(
             loss_of, list(optimizers.values()),
@@ -423,6 +328,7 @@ class TextClassifier(FineTunedClassifier):
 
         history = train(
             step,
+            run,
             steps=schedule.steps,
             modules={"network": network} | ({"best": best} if best is not None else {}),
             optimizers=optimizers,
@@ -433,15 +339,34 @@ class TextClassifier(FineTunedClassifier):
                 "scale": update.scale,
             },
             fingerprint=fingerprint,
-            device=device,
             stop=lambda: schedule.stopped,
-            **options,
         )
         if best is not None:
             for name, variable in kept.items():
                 named[name].assign(variable)
             self.best_epoch_ = schedule.best_epoch
         return history
+
+    def _apply(self, output: str, tokens: Tokens) -> list[np.ndarray]:
+        function = self._functions[output]
+
+        def one(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            return to_array(function(to_tensor(ids, self._device), to_tensor(mask, self._device)))
+
+        return in_batches(tokens, one)
+
+    def _weights(self, arrays: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        every = networks.to_numpy(self.network_)
+        if arrays is not None:
+            every |= arrays
+            networks.from_numpy(self.network_, every)
+        return every
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        return encode(
+            texts, self.model, normalize=True, max_length=self.max_length, dtype=self.dtype,
+            cache=self.cache, device=self._device,
+        )  # fmt: skip
 
     def _signature(self, config: BertConfig, frozen: bool) -> list[tf.TensorSpec]:
         """Shapes of a step's inputs: with lengths left open, the step is traced once."""

@@ -11,27 +11,27 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from fewshot_course._streams import Streams
+from fewshot_course.both import scaling as settings
 from fewshot_course.both.scaling import (
-    ParallelClassifier,
     WorkerError,
     check_divides,
     python,
     worker_command,
 )
-from fewshot_course.both.training import LossScale, split_batch
+from fewshot_course.both.training import LossScale, Run, fingerprint_of, split_batch
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import _start, networks, optim
 from fewshot_course.tf._training import (
+    Networks,
     Updater,
+    cross_entropy,
     resolve_device,
     supported_precisions,
-    to_array,
     to_tensor,
     train,
 )
@@ -105,63 +105,56 @@ def average_gradients(
     ]
 
 
-class DataParallelClassifier(ParallelClassifier):
-    """A network trained by several workers at once, each on its part of every batch.
+class DataParallelClassifier(Networks, settings.DataParallelClassifier):
+    __doc__ = settings.DataParallelClassifier.__doc__
 
-    Every worker holds the whole network and draws the same batches; it takes the gradient of its
-    own part, and the engine gives all of them the mean (Li et al. 2020).  Then all do the same
-    step of AdamW.  Losses and predictions are those of one worker on the whole batch, but for
-    rounding, if examples do not see each other: "mlp" keeps that, the batch norm of "conv4"
-    normalises each worker's part on its own.
+    def _build(self, rng: np.random.Generator, device: str) -> None:
+        shape, outputs = self.input_shape_, len(self.classes_)
+        with tf.device(device):
+            self.network_ = networks.build(self.network, shape, outputs, rng, self.dtype)
 
-    ``fit`` starts the workers on this machine.  In a script that a launcher has started
-    (``torchrun``; for TensorFlow ``TF_CONFIG`` in the environment) it joins their group instead,
-    on as many machines as the launcher was told.
+    def _learn(
+        self, X: np.ndarray, labels: np.ndarray, batches: BatchStream, streams: Streams,
+        rank: int, run: Run,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        network = self.network_
+        share = check_divides(batches.batch_size, self.workers)
+        inputs, targets = to_tensor(X, run.device, self.dtype), to_tensor(labels, run.device)
+        weights = [weight.value for weight in network.trainable_variables]
+        optimizer = optim.adamw(weights, self.lr, weight_decay=self.weight_decay)
 
-    Args:
-        network: "mlp" or "conv4".
-        workers: number of processes.
-        steps: number of updates.
-        batch_size: examples in a step, of all workers together; a multiple of ``workers``.
-        accumulate: parts in which each worker goes through its share.
-        lr: AdamW's learning rate.
-        weight_decay: of AdamW; biases and normalisation weights are not decayed.
-        dtype: "float32" or "float64".
-        precision: what matrix products are computed in while training: "float32" (that is,
-            ``dtype``), "bfloat16", or, on a GPU, "float16".
-        random_state: seed; the same seed gives the same run in both frameworks.
+        def loss_of(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+            logits = tf.cast(network(x, training=True), inputs.dtype)
+            return cross_entropy(logits, y)
 
-    Attributes:
-        network_: the trained network, on the CPU.
-        classes_: labels, ``(C,)`` int64.
-        input_shape_: shape of one example.
-        history_: "loss" → ``(steps,)``, the mean over the whole batch.
-        step_seconds_: wall seconds a step, the first one left out; NaN if there was one only.
-    """
+        signature = [
+            tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype),
+            tf.TensorSpec((None,), tf.int64),
+        ]
+        update = Updater(
+            loss_of, [optimizer], device=run.device, precision=self.precision,
+            accumulate=self.accumulate, network=network, signature=signature,
+            strategy=_start.strategy if self.workers > 1 else None,
+        )  # fmt: skip
 
-    def __init__(
-        self,
-        network: str = "mlp",
-        workers: int = 2,
-        steps: int = 100,
-        batch_size: int = 64,
-        accumulate: int = 1,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        dtype: str = "float32",
-        precision: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.workers = workers
-        self.steps = steps
-        self.batch_size = batch_size
-        self.accumulate = accumulate
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.dtype = dtype
-        self.precision = precision
-        self.random_state = random_state
+        def step(number: int) -> Mapping[str, tf.Tensor]:
+            own = batches.next()[rank * share : (rank + 1) * share]
+            loss = update(tf.gather(inputs, own), tf.gather(targets, own))
+            self._tick()
+            return {"loss": loss}
+
+        return train(
+            step,
+            run,
+            steps=self.steps,
+            modules={"network": network},
+            optimizers={"optimizer": optimizer},
+            resumables={"streams": streams, "batches": batches, "scale": update.scale},
+            fingerprint=fingerprint_of(self, X, labels),
+        )
+
+    def _apply(self, X: np.ndarray) -> np.ndarray:
+        return self._in_blocks(lambda x: tf.nn.softmax(self.network_(x)), X, max(len(X), 1))
 
     def _place(self, device: str) -> str:
         place = resolve_device(device)
@@ -186,63 +179,6 @@ class DataParallelClassifier(ParallelClassifier):
             worker = [python(), *worker_command("tf", folder)]
             commands.append((worker, {"TF_CONFIG": json.dumps(group), **gpu}))
         return commands
-
-    def _build(self, rng: np.random.Generator, device: str) -> None:
-        shape, outputs = self.input_shape_, len(self.classes_)
-        with tf.device(device):
-            self.network_ = networks.build(self.network, shape, outputs, rng, self.dtype)
-
-    def _train(
-        self, X: np.ndarray, labels: np.ndarray, batches: BatchStream, streams: Streams,
-        fingerprint: Mapping[str, Any], *, rank: int, device: str, **options: Any,
-    ) -> dict[str, np.ndarray]:  # fmt: skip
-        network = self.network_
-        share = check_divides(batches.batch_size, self.workers)
-        inputs, targets = to_tensor(X, device, self.dtype), to_tensor(labels, device)
-        weights = [weight.value for weight in network.trainable_variables]
-        optimizer = optim.adamw(weights, self.lr, weight_decay=self.weight_decay)
-
-        def loss_of(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-            logits = tf.cast(network(x, training=True), inputs.dtype)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
-            return tf.reduce_mean(losses)
-
-        signature = [
-            tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype),
-            tf.TensorSpec((None,), tf.int64),
-        ]
-        update = Updater(
-            loss_of, [optimizer], device=device, precision=self.precision,
-            accumulate=self.accumulate, network=network, signature=signature,
-            strategy=_start.strategy if self.workers > 1 else None,
-        )  # fmt: skip
-
-        def step(number: int) -> Mapping[str, tf.Tensor]:
-            own = batches.next()[rank * share : (rank + 1) * share]
-            loss = update(tf.gather(inputs, own), tf.gather(targets, own))
-            self._tick()
-            return {"loss": loss}
-
-        return train(
-            step,
-            steps=self.steps,
-            modules={"network": network},
-            optimizers={"optimizer": optimizer},
-            resumables={"streams": streams, "batches": batches, "scale": update.scale},
-            fingerprint=fingerprint,
-            device=device,
-            **options,
-        )
-
-    def _weights(self) -> dict[str, np.ndarray]:
-        return networks.to_numpy(self.network_)
-
-    def _load(self, arrays: Mapping[str, np.ndarray]) -> None:
-        networks.from_numpy(self.network_, arrays)
-
-    def _probabilities(self, X: np.ndarray) -> np.ndarray:
-        logits = self.network_(to_tensor(X, "cpu", self.dtype), training=False)
-        return to_array(tf.nn.softmax(logits))
 
 
 def _free_ports(n: int) -> list[int]:

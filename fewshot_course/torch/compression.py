@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot_course._streams import Streams
+from fewshot_course.both import compression as settings
 from fewshot_course.both.bert import BertConfig
 from fewshot_course.both.compression import (
     FROZEN,
     CompressedClassifier,
-    CompressedImages,
-    CompressedTexts,
     Examples,
     Integers,
     fitted_copy,
@@ -32,7 +31,7 @@ from fewshot_course.both.pruning import (
     quantize_symmetric,
 )
 from fewshot_course.both.texts import Tokens
-from fewshot_course.both.training import hash_arrays
+from fewshot_course.both.training import Run
 from fewshot_course.evaluation.costs import file_size, milliseconds
 from fewshot_course.torch import networks, optim
 from fewshot_course.torch._training import resolve_device, to_array, to_tensor, train
@@ -52,6 +51,7 @@ __all__ = [
     "prune",
     "quantize",
     "quantize_symmetric",
+    "student_loss",
 ]
 
 _BLOCK = 256  # images in one batch of a prediction
@@ -90,15 +90,55 @@ def distillation_loss(
     return (alpha * temperature**2 * divergence + (1 - alpha) * hard).mean()
 
 
-def _train_student(
-    student: Any,
+def student_loss(
+    network: Any,
+    inputs: Sequence[Tensor],
+    logits: Tensor,
+    labels: Tensor,
+    features: Tensor | None = None,
+    *,
+    temperature: float = 2.0,
+    alpha: float = 0.5,
+    features_weight: float = 10.0,
+    normalize: bool = False,
+) -> Tensor:
+    """Return the loss of a step: what the teacher says, the labels, and the teacher's features.
+
+        distillation_loss + features_weight · mean ‖h/‖h‖ - teacher's h‖²
+
+    Args:
+        network: the student, with ``features`` and a linear layer ``head``.
+        inputs: what ``features`` takes.
+        logits: the teacher's, ``(n, C)``.
+        labels: class indices ``(n,)``, -1 where unknown.
+        features: the teacher's, of length 1, ``(n, d)``; ``None``: not learned from.
+        temperature: T > 0, see :func:`distillation_loss`.
+        alpha: weight of the soft part, in [0, 1].
+        features_weight: of the distance of the features, ≥ 0 (Romero et al. 2015).
+        normalize: whether features get the length 1 before the head.
+
+    Returns:
+        A scalar, ≥ 0.
+    """
+    h = network.features(*inputs)
+    unit = F.normalize(h, dim=1) if features is not None or normalize else h
+    z = network.head(unit if normalize else h)
+    loss = distillation_loss(z, logits, labels, temperature, alpha)
+    if features is not None:
+        loss = loss + features_weight * (unit - features).square().sum(1).mean()
+    return loss
+
+
+def _train(
+    network: nn.Module,
+    student: settings.CompressedClassifier,
     examples: Examples,
     streams: Streams,
     fingerprint: Mapping[str, Any],
-    **options: Any,
+    run: Run,
 ) -> Arrays:
-    """Train ``student.network_``; weights that were pruned stay 0."""
-    network, device, dtype = student.network_, student._device, student.dtype
+    """Train the student's network; weights that were pruned stay 0."""
+    device, dtype = run.device, student.dtype
     named = dict(network.named_parameters())
     for name, parameter in named.items():
         parameter.requires_grad_(not name.startswith(FROZEN))
@@ -126,15 +166,13 @@ def _train_student(
             named[name].mul_(mask)
 
     def loss_of(index: np.ndarray) -> Tensor:
-        h = network.features(*(to_tensor(array, device) for array in examples.inputs(index)))
-        unit = F.normalize(h, dim=1) if features is not None or student.normalize_ else h
-        z = network.head(unit if student.normalize_ else h)
         i = to_tensor(index, device)
-        loss = distillation_loss(z, logits[i], labels[i], student.temperature, student.alpha)
-        if features is not None:
-            distance = (unit - features[i]).square().sum(1).mean()
-            loss = loss + student._features_weight * distance
-        return loss
+        return student_loss(
+            network, [to_tensor(array, device) for array in examples.inputs(index)],
+            logits[i], labels[i], None if features is None else features[i],
+            temperature=student.temperature, alpha=student.alpha,
+            features_weight=student._features_weight, normalize=student.normalize_,
+        )  # fmt: skip
 
     def step(number: int) -> Mapping[str, Tensor]:
         if student.sparsity and not masks:
@@ -150,22 +188,15 @@ def _train_student(
         apply_masks()
         return {"loss": loss.detach()}
 
-    network.train()
-    history = train(
+    return train(
         step,
+        run,
         steps=steps,
         modules={"network": network},
         optimizers={"adamw": optimizer},
         resumables={"streams": streams, "batches": examples.batches, "pruner": pruner},
-        fingerprint={
-            **fingerprint,
-            "data": hash_arrays(examples.labels, examples.logits, examples.features),
-        },
-        device=device,
-        **options,
+        fingerprint=fingerprint,
     )
-    network.eval()
-    return history
 
 
 def _int8_layers(network: nn.Module, activations: bool, integers: Integers | None) -> Integers:
@@ -199,102 +230,62 @@ def _torchao() -> Any:
     return quantization
 
 
-def _load_floats(student: Any, arrays: Mapping[str, np.ndarray]) -> None:
+def _load_floats(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     """Load all layers but those that torchao has quantised."""
-    state = networks._state(student.network_)
+    state = networks._state(network)
     with torch.no_grad():
         for name, value in state.items():
             if type(value) in (Tensor, nn.Parameter):
                 value.copy_(torch.as_tensor(np.asarray(arrays[name])))
 
 
-class CompressedTextClassifier(CompressedTexts):
-    """A small classifier of texts that learns from a large one.
-
-    The student has some of the teacher's layers and starts from their weights.  It learns by
-    AdamW from the teacher's soft labels, from hard labels where there are any
-    (:func:`distillation_loss`), and from the teacher's features.  Texts need no labels: give all
-    you have.  With a ``sparsity`` its weights are pruned on the way, and what was pruned stays 0.
-
-    The table of words is not trained: words that the few texts lack keep their place.
+class Engine(settings.Engine):
+    """One network of a compressed classifier on a device, in PyTorch.
 
     Args:
-        teacher: a fitted classifier with ``predict_proba``; a ``TextClassifier`` or another
-            student gives weights to start from too.
-        layers: of the student, spread evenly over the teacher's; ``None``: all.
-        sparsity: share of the weights of words and layers that end as 0, in [0, 1].
-        pruning: "one-shot" (before training) or "gradual" (on the way, Zhu & Gupta 2017).
-        scope: the same share of each matrix ("layer"), or of all together ("global").
-        temperature: T of the soft labels, > 0.
-        alpha: weight of the soft labels, in [0, 1].
-        features: weight of the squared distance to the teacher's features, both of length 1
-            (Romero et al. 2015); ``None``: 10 where the teacher has features of that width.
-        epochs: passes over the texts; 0: only cut and prune.
-        batch_size: texts in a step.
-        lr: AdamW's learning rate; it rises over a tenth of the steps, then falls to 0.
-        weight_decay: of AdamW; biases and layer norms are not decayed.
-        model: pretrained model to start from where the teacher is none of the course's;
-            ``None``: the teacher's, or "minilm".
-        max_length: tokens a text may have; longer ones are cut, which a warning announces.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the student, a :class:`~fewshot_course.torch.fine_tuning.TextNetwork`.
-        classes_: labels, ``(C,)`` int64.
-        history_: "loss" ``(steps,)``.
-        layers_: number of its layers.
-        quantized_: "" for floats, else how it was quantised.
+        network: the student.
+        dtype: of its weights.
+        device: where it is.
     """
 
-    def __init__(
-        self,
-        teacher: Any = None,
-        layers: int | None = 2,
-        sparsity: float = 0.0,
-        pruning: str = "gradual",
-        scope: str = "layer",
-        temperature: float = 2.0,
-        alpha: float = 0.5,
-        features: float | None = None,
-        epochs: int = 10,
-        batch_size: int = 32,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        model: Any = None,
-        max_length: int = 128,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.teacher = teacher
-        self.layers = layers
-        self.sparsity = sparsity
-        self.pruning = pruning
-        self.scope = scope
-        self.temperature = temperature
-        self.alpha = alpha
-        self.features = features
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.model = model
-        self.max_length = max_length
-        self.dtype = dtype
-        self.random_state = random_state
+    resolve = staticmethod(resolve_device)
 
-    def _place(self, device: str) -> str:
-        return resolve_device(device)
+    def __init__(self, network: nn.Module, dtype: str, device: str) -> None:
+        self.network: Any = network.eval().to(device)
+        self._dtype, self._device = dtype, device
 
-    def _build(self, config: BertConfig, arrays: Arrays | None) -> None:
-        self.network_ = TextNetwork(config, len(self.classes_), normalize=self.normalize_)
-        self.network_.to(getattr(torch, self.dtype)).eval()
-        if arrays is not None:
-            networks.from_numpy(self.network_, arrays)
-        self.network_.to(self._device)
+    @classmethod
+    def for_texts(
+        cls, config: BertConfig, n_classes: int, normalize: bool, dtype: str, device: str
+    ) -> Self:
+        """Make a text network; its weights are yet to be loaded."""
+        network = TextNetwork(config, n_classes, normalize=normalize)
+        return cls(network.to(getattr(torch, dtype)), dtype, device)
 
-    def _run(self, tokens: Tokens, what: str) -> list[np.ndarray]:
-        function = self.network_ if what == "logits" else self.network_.features
+    @classmethod
+    def for_images(
+        cls, name: str, shape: tuple[int, ...], n_classes: int, channels: int,
+        rng: np.random.Generator, dtype: str, device: str,
+    ) -> Self:  # fmt: skip
+        """Make a new network for images."""
+        network: nn.Module
+        if name == "conv4":
+            network = networks.Conv4(shape, n_classes, channels).to(getattr(torch, dtype))
+            network = networks.initialise(network, rng)
+        else:
+            network = networks.build(name, shape, n_classes, rng, dtype)
+        return cls(network, dtype, device)
+
+    def train(
+        self, student: settings.CompressedClassifier, examples: Examples, streams: Streams,
+        fingerprint: Mapping[str, Any], run: Run,
+    ) -> Arrays:  # fmt: skip
+        """Train; weights that were pruned stay 0."""
+        return _train(self.network, student, examples, streams, fingerprint, run)
+
+    def run_texts(self, tokens: Tokens, output: str) -> list[np.ndarray]:
+        """Return the "logits" or "features" of each text."""
+        function = self.network if output == "logits" else self.network.features
 
         @torch.inference_mode()
         def one(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -302,115 +293,34 @@ class CompressedTextClassifier(CompressedTexts):
 
         return in_batches(tokens, one)
 
-    def _train(
-        self, examples: Examples, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
-    ) -> Arrays:
-        return _train_student(self, examples, streams, fingerprint, **options)
-
-    def _network_weights(self) -> Arrays:
-        return networks.to_numpy(self.network_)
-
-    def _load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
-        _load_floats(self, arrays)
-
-    def _int8_layers(self, activations: bool, integers: Integers | None) -> Integers:
-        return _int8_layers(self.network_, activations, integers)
-
-
-class CompressedImageClassifier(CompressedImages):
-    """A small classifier of images that learns from a large one.
-
-    With ``channels`` the student is a new, narrower conv4; without, a copy of the teacher's
-    network, to be pruned.  It learns by AdamW from the teacher's soft labels, and from hard
-    labels where there are any (:func:`distillation_loss`).
-
-    Args:
-        teacher: a fitted classifier with ``predict_proba``.
-        channels: width of the student's conv4; ``None``: the teacher's network and weights.
-        sparsity: share of the weights of convolutions and linear layers that end as 0.
-        pruning: "one-shot" (before training) or "gradual" (on the way, Zhu & Gupta 2017).
-        scope: the same share of each array ("layer"), or of all together ("global").
-        temperature: T of the soft labels, > 0.
-        alpha: weight of the soft labels, in [0, 1].
-        epochs: passes over the images; 0: only copy and prune.
-        batch_size: images in a step; all of them where there are fewer.
-        lr: AdamW's learning rate; it rises over a tenth of the steps, then falls to 0.
-        weight_decay: of AdamW; biases and normalisation weights are not decayed.
-        dtype: "float32" or "float64".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the student.
-        classes_: labels, ``(C,)`` int64.
-        input_shape_: shape of one image.
-        history_: "loss" ``(steps,)``.
-        quantized_: "" for floats, else how it was quantised.
-    """
-
-    normalize_ = False
-
-    def __init__(
-        self,
-        teacher: Any = None,
-        channels: int | None = 16,
-        sparsity: float = 0.0,
-        pruning: str = "gradual",
-        scope: str = "layer",
-        temperature: float = 2.0,
-        alpha: float = 0.5,
-        epochs: int = 20,
-        batch_size: int = 64,
-        lr: float = 3e-3,
-        weight_decay: float = 0.01,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.teacher = teacher
-        self.channels = channels
-        self.sparsity = sparsity
-        self.pruning = pruning
-        self.scope = scope
-        self.temperature = temperature
-        self.alpha = alpha
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.dtype = dtype
-        self.random_state = random_state
-
-    def _place(self, device: str) -> str:
-        return resolve_device(device)
-
-    def _build(self, rng: np.random.Generator) -> None:
-        shape, outputs = self.input_shape_, len(self.classes_)
-        network: nn.Module
-        if self.network_name_ == "conv4":
-            network = networks.Conv4(shape, outputs, self.channels_)
-            network = networks.initialise(network.to(getattr(torch, self.dtype)), rng)
-        else:
-            network = networks.build(self.network_name_, shape, outputs, rng, self.dtype)
-        self.network_ = network.eval().to(self._device)
-
     @torch.inference_mode()
-    def _logits(self, X: np.ndarray) -> np.ndarray:
+    def run_images(self, X: np.ndarray) -> np.ndarray:
+        """Return the logits, ``(n, C)``."""
         blocks = [X[start : start + _BLOCK] for start in range(0, len(X), _BLOCK)]
-        tensors = (to_tensor(block, self._device, self.dtype) for block in blocks)
-        return np.concatenate([to_array(self.network_(x)) for x in tensors])
+        tensors = (to_tensor(block, self._device, self._dtype) for block in blocks)
+        return np.concatenate([to_array(self.network(x)) for x in tensors])
 
-    def _train(
-        self, examples: Examples, streams: Streams, fingerprint: Mapping[str, Any], **options: Any
-    ) -> Arrays:
-        return _train_student(self, examples, streams, fingerprint, **options)
+    def weights(self) -> Arrays:
+        """Return the weights in canonical layout, as floats."""
+        return networks.to_numpy(self.network)
 
-    def _network_weights(self) -> Arrays:
-        return networks.to_numpy(self.network_)
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Load floats into the layers that are not of whole numbers."""
+        _load_floats(self.network, arrays)
 
-    def _load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
-        _load_floats(self, arrays)
+    def int8_layers(self, activations: bool, integers: Integers | None) -> Integers:
+        """Have torchao quantise the linear layers; ``integers``: take these."""
+        return _int8_layers(self.network, activations, integers)
 
-    def _int8_layers(self, activations: bool, integers: Integers | None) -> Integers:
-        return _int8_layers(self.network_, activations, integers)
+
+class CompressedTextClassifier(settings.CompressedTextClassifier):
+    __doc__ = settings.CompressedTextClassifier.__doc__
+    _engines = Engine
+
+
+class CompressedImageClassifier(settings.CompressedImageClassifier):
+    __doc__ = settings.CompressedImageClassifier.__doc__
+    _engines = Engine
 
 
 def prune(classifier: Any, sparsity: float, scope: str = "layer") -> CompressedClassifier:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewshot_course._streams import Streams
+from fewshot_course.both import scaling as settings
 from fewshot_course.both.scaling import (
-    ParallelClassifier,
     WorkerError,
     check_divides,
     need,
     python,
     worker_command,
 )
-from fewshot_course.both.training import LossScale, split_batch
+from fewshot_course.both.training import LossScale, Run, fingerprint_of, split_batch
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
 from fewshot_course.torch._training import (
+    Networks,
     Updater,
     resolve_device,
     supported_precisions,
-    to_array,
     to_tensor,
     train,
 )
@@ -100,92 +100,19 @@ def average_gradients(gradients: Sequence[Sequence[Tensor]], sizes: Sequence[int
     ]
 
 
-class DataParallelClassifier(ParallelClassifier):
-    """A network trained by several workers at once, each on its part of every batch.
-
-    Every worker holds the whole network and draws the same batches; it takes the gradient of its
-    own part, and the engine gives all of them the mean (Li et al. 2020).  Then all do the same
-    step of AdamW.  Losses and predictions are those of one worker on the whole batch, but for
-    rounding, if examples do not see each other: "mlp" keeps that, the batch norm of "conv4"
-    normalises each worker's part on its own.
-
-    ``fit`` starts the workers on this machine.  In a script that a launcher has started
-    (``torchrun``; for TensorFlow ``TF_CONFIG`` in the environment) it joins their group instead,
-    on as many machines as the launcher was told.
-
-    Args:
-        network: "mlp" or "conv4".
-        workers: number of processes.
-        steps: number of updates.
-        batch_size: examples in a step, of all workers together; a multiple of ``workers``.
-        accumulate: parts in which each worker goes through its share.
-        lr: AdamW's learning rate.
-        weight_decay: of AdamW; biases and normalisation weights are not decayed.
-        dtype: "float32" or "float64".
-        precision: what matrix products are computed in while training: "float32" (that is,
-            ``dtype``), "bfloat16", or, on a GPU, "float16".
-        random_state: seed; the same seed gives the same run in both frameworks.
-
-    Attributes:
-        network_: the trained network, on the CPU.
-        classes_: labels, ``(C,)`` int64.
-        input_shape_: shape of one example.
-        history_: "loss" → ``(steps,)``, the mean over the whole batch.
-        step_seconds_: wall seconds a step, the first one left out; NaN if there was one only.
-    """
-
-    def __init__(
-        self,
-        network: str = "mlp",
-        workers: int = 2,
-        steps: int = 100,
-        batch_size: int = 64,
-        accumulate: int = 1,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        dtype: str = "float32",
-        precision: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.workers = workers
-        self.steps = steps
-        self.batch_size = batch_size
-        self.accumulate = accumulate
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.dtype = dtype
-        self.precision = precision
-        self.random_state = random_state
-
-    def _place(self, device: str) -> str:
-        place = resolve_device(device)
-        if self.workers > 1:
-            need("accelerate")
-            if place != "cpu" and self.workers > torch.cuda.device_count():
-                raise ValueError(
-                    f"workers={self.workers}, but there are {torch.cuda.device_count()} GPUs; "
-                    "each worker takes one."
-                )
-        return place
-
-    def _group(self) -> tuple[int, int]:
-        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-    def _commands(self, folder: Path, device: str) -> list[tuple[list[str], dict[str, str]]]:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        worker = worker_command("torch", folder)
-        return [([python(), *launcher, str(self.workers), *worker], {"OMP_NUM_THREADS": "1"})]
+class DataParallelClassifier(Networks, settings.DataParallelClassifier):
+    __doc__ = settings.DataParallelClassifier.__doc__
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         shape, outputs = self.input_shape_, len(self.classes_)
         self.network_ = networks.build(self.network, shape, outputs, rng, self.dtype).eval()
 
-    def _train(
+    def _learn(
         self, X: np.ndarray, labels: np.ndarray, batches: BatchStream, streams: Streams,
-        fingerprint: Mapping[str, Any], *, rank: int, device: str, **options: Any,
+        rank: int, run: Run,
     ) -> dict[str, np.ndarray]:  # fmt: skip
-        network, wrapped, no_sync, mean = self.network_.train(), self.network_, {}, None
+        network, wrapped, no_sync, mean = self.network_, self.network_, {}, None
+        device = run.device
         if self.workers > 1:
             from accelerate import Accelerator
 
@@ -216,25 +143,36 @@ class DataParallelClassifier(ParallelClassifier):
 
         history = train(
             step,
+            replace(run, device=device),
             steps=self.steps,
             modules={"network": network},
             optimizers={"optimizer": optimizer},
             resumables={"streams": streams, "batches": batches, "scale": update.scale},
-            fingerprint=fingerprint,
-            device=device,
-            **options,
+            fingerprint=fingerprint_of(self, X, labels),
         )
-        self.network_ = network.eval().cpu()
+        self.network_, self._device = network.cpu(), "cpu"
         if self.workers > 1:
             accelerator.end_training()
         return history
 
-    def _weights(self) -> dict[str, np.ndarray]:
-        return networks.to_numpy(self.network_)
+    def _apply(self, X: np.ndarray) -> np.ndarray:
+        return self._in_blocks(lambda x: F.softmax(self.network_(x), dim=1), X, max(len(X), 1))
 
-    def _load(self, arrays: Mapping[str, np.ndarray]) -> None:
-        networks.from_numpy(self.network_, arrays)
+    def _place(self, device: str) -> str:
+        place = resolve_device(device)
+        if self.workers > 1:
+            need("accelerate")
+            if place != "cpu" and self.workers > torch.cuda.device_count():
+                raise ValueError(
+                    f"workers={self.workers}, but there are {torch.cuda.device_count()} GPUs; "
+                    "each worker takes one."
+                )
+        return place
 
-    @torch.inference_mode()
-    def _probabilities(self, X: np.ndarray) -> np.ndarray:
-        return to_array(F.softmax(self.network_(to_tensor(X, "cpu", self.dtype)), dim=1))
+    def _group(self) -> tuple[int, int]:
+        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+    def _commands(self, folder: Path, device: str) -> list[tuple[list[str], dict[str, str]]]:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        worker = worker_command("torch", folder)
+        return [([python(), *launcher, str(self.workers), *worker], {"OMP_NUM_THREADS": "1"})]

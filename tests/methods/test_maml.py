@@ -146,7 +146,7 @@ def test_what_is_saved_predicts_the_same_in_the_twin(framework, both, method, rn
         loaded = type(other.estimator(method)).load(path)
         theirs = loaded.adapt(X_support, y_support).predict_proba(X_query)
         np.testing.assert_allclose(theirs, ours, rtol=1e-8)
-    with pytest.raises(ValueError, match="holds a .*, not a FOMAML"):
+    with pytest.raises(ValueError, match=r"holds a .*, not a FOMAML"):
         type(framework.estimator("FOMAML")).load(path)
 
 

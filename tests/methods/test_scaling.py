@@ -375,11 +375,11 @@ def test_a_worker_that_does_not_write_still_resumes(tmp_path, monkeypatch):
 
     def run(steps, writes):
         done = []
-        _loop.run(
+        _loop.loop(
             lambda number: done.append(number) or {"loss": 1.0},
+            _loop.Run(checkpoint_dir=tmp_path, writes=writes),
             steps=steps, capture=dict, restore=lambda arrays: None, resumables={},
-            learning_rate=lambda: 0.1, fingerprint={}, open_log=None, writes=writes,
-            checkpoint_dir=tmp_path,
+            learning_rate=lambda: 0.1, fingerprint={}, open_log=None,
         )  # fmt: skip
         return done
 

@@ -12,7 +12,7 @@ import pytest
 from fewshot_course._streams import STREAM_NAMES, Streams
 from fewshot_course.both import training as _loop
 from fewshot_course.both.optim import ReduceLROnPlateau
-from fewshot_course.both.training import TrainingDiverged, describe
+from fewshot_course.both.training import Run, TrainingDiverged, describe
 from fewshot_course.checkpoints import CheckpointError, load_checkpoint
 
 KILLS = 5
@@ -69,9 +69,9 @@ def train(framework, steps=20, loss=None, stop_at=None, streams=None, **options)
         return {"loss": value, "rate": framework.tensor(schedule.lr)}
 
     history = training.train(
-        step, steps=steps, modules={"network": module}, optimizers={"optimizer": optimizer},
-        resumables={"streams": streams, "schedule": schedule}, fingerprint={"method": "toy"},
-        device="cpu", **options,
+        step, Run(**options), steps=steps, modules={"network": module},
+        optimizers={"optimizer": optimizer}, fingerprint={"method": "toy"},
+        resumables={"streams": streams, "schedule": schedule},
     )  # fmt: skip
     return history, networks.to_numpy(module)
 
