@@ -167,7 +167,7 @@ class CompressedClassifier(CourseClassifier):
     # What the kind of examples adds.
     _check_inputs: Callable[..., Any]
     _examples: Callable[..., Examples]
-    _begin: Callable[[np.random.Generator, str], None]
+    _begin: Callable[[np.random.Generator, str, Any], None]
     _rebuild: Callable[[], None]
     _prunable: Callable[[str, np.ndarray], bool]
     _logits: Callable[[Any], np.ndarray]
@@ -216,12 +216,13 @@ class CompressedClassifier(CourseClassifier):
             TrainingDiverged: if the loss is NaN or infinite.
         """
         self._check_parameters()
-        self._check_teacher()
+        classes = self._teacher_classes()
         X = self._check_inputs(X, self.teacher)
-        labels = self._class_index(y, len(X))
+        labels = self._class_index(y, len(X), classes)
         streams = Streams.from_seed(self.random_state)
         run = Run(self._engines.resolve(device), progress, log_dir, checkpoint_dir)
-        self._begin(streams.init, run.device)
+        self.classes_, self.quantized_ = classes, ""
+        self._begin(streams.init, run.device, X)
         self.history_: Arrays = {}
         if not self.epochs:
             self._prune_now()
@@ -266,8 +267,8 @@ class CompressedClassifier(CourseClassifier):
     def _copy_of(self, teacher: Any) -> Self:
         """Become a copy of a fitted classifier, pruned but not trained."""
         self._check_parameters()
-        self._check_teacher()
-        self._begin(np.random.default_rng(0), "cpu")
+        self.classes_, self.quantized_ = self._teacher_classes(), ""
+        self._begin(np.random.default_rng(0), "cpu", None)
         self.history_ = {}
         self._prune_now()
         return self
@@ -307,7 +308,8 @@ class CompressedClassifier(CourseClassifier):
         floats = {n: dequantize(*pair, 0).astype(np.float32) for n, pair in self._integers.items()}
         return self._stored | floats
 
-    def _check_teacher(self) -> None:
+    def _teacher_classes(self) -> np.ndarray:
+        """Check the teacher and return its classes."""
         if self.teacher is None:
             raise ValueError("teacher is None: give a fitted classifier to learn from.")
         if not hasattr(self.teacher, "predict_proba") or isinstance(self.teacher, type):
@@ -316,18 +318,17 @@ class CompressedClassifier(CourseClassifier):
                 f"of type {type(self.teacher).__name__}."
             )
         check_is_fitted(self.teacher)
-        self.classes_ = np.asarray(self.teacher.classes_)
-        self.quantized_ = ""
+        return np.asarray(self.teacher.classes_)
 
-    def _class_index(self, y: Any, n: int) -> np.ndarray:
+    def _class_index(self, y: Any, n: int, classes: np.ndarray) -> np.ndarray:
         """Return the index of each label among the teacher's classes, -1 where unknown."""
         y = check_labels("y", np.full(n, -1) if y is None else y, n=n, allow_unlabelled=True)
         known = y != UNLABELLED
-        if new := sorted(set(y[known].tolist()) - set(self.classes_.tolist())):
+        if new := sorted(set(y[known].tolist()) - set(classes.tolist())):
             raise ValueError(f"y has the labels {new}, which the teacher does not know.")
         if self.alpha == 0 and not known.any():
             raise ValueError("alpha=0 leaves the teacher out, and y has no label to learn from.")
-        index = {label: i for i, label in enumerate(self.classes_.tolist())}
+        index = {label: i for i, label in enumerate(classes.tolist())}
         return np.array([index.get(label, UNLABELLED) for label in y.tolist()], dtype=np.int64)
 
     def _check_parameters(self) -> None:
@@ -472,7 +473,7 @@ class CompressedTextClassifier(CompressedClassifier):
             return self.teacher.head == "linear"
         return isinstance(self.teacher, CompressedTextClassifier)
 
-    def _begin(self, rng: np.random.Generator, device: str) -> None:
+    def _begin(self, rng: np.random.Generator, device: str, X: list[str] | None) -> None:
         start = self._start()
         check_max_length(self.max_length, start.config.max_position_embeddings)
         self._files = start.files
@@ -660,10 +661,7 @@ class CompressedImageClassifier(CompressedClassifier):
 
     def _check_inputs(self, X: Any, like: Any) -> np.ndarray:
         """Check images; they are shaped as ``like``, the teacher or this student, has seen them."""
-        X = check_features("X", X, like=getattr(like, "input_shape_", None))
-        if like is not self:
-            self.input_shape_ = tuple(X.shape[1:])
-        return X
+        return check_features("X", X, like=getattr(like, "input_shape_", None))
 
     def _prunable(self, name: str, weight: np.ndarray) -> bool:
         return weight.ndim >= 2
@@ -673,8 +671,10 @@ class CompressedImageClassifier(CompressedClassifier):
         if self.channels is not None:
             check_number("channels", self.channels, low=1, integer=True)
 
-    def _begin(self, rng: np.random.Generator, device: str) -> None:
+    def _begin(self, rng: np.random.Generator, device: str, X: np.ndarray | None) -> None:
         teacher = self.teacher
+        if X is not None:
+            self.input_shape_ = tuple(X.shape[1:])
         if self.channels is not None:
             if len(getattr(teacher, "input_shape_", self.input_shape_)) < 2:
                 raise ValueError("channels is the width of a conv4, but the teacher sees vectors.")
