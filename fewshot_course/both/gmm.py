@@ -89,7 +89,8 @@ def match_components(counts: np.ndarray, method: str = "assignment") -> np.ndarr
     if counts.ndim != 2 or counts.size == 0:
         raise ValueError(f"counts must have shape (K, C), got {counts.shape}.")
     if method == "majority":
-        return counts.argmax(axis=1)
+        largest: np.ndarray = counts.argmax(axis=1)
+        return largest
     n_components, n_classes = counts.shape
     if n_components % n_classes:
         raise ValueError(
@@ -127,13 +128,15 @@ def seeded_start(
     for c in range(n_classes if each > 1 else 0):
         members = np.flatnonzero(assigned == c)
         component[members] += _clusters(X[members], each, seed)
-    return np.eye(n_classes * each)[component]
+    responsibilities: np.ndarray = np.eye(n_classes * each)[component]
+    return responsibilities
 
 
 def _clusters(X: np.ndarray, k: int, seed: int) -> np.ndarray:
     if len(X) <= k:
         return np.arange(len(X))
-    return KMeans(k, n_init=3, random_state=seed).fit(X).labels_
+    found: np.ndarray = KMeans(k, n_init=3, random_state=seed).fit(X).labels_
+    return found
 
 
 def raised(covariances: np.ndarray, covariance_type: str, floor: float) -> int:
@@ -293,7 +296,7 @@ class GMMPseudoLabeler(CourseClassifier):
         self.projection_ = axes * np.sign(largest)
 
     def _features(self, X: np.ndarray) -> np.ndarray:
-        centred = X.reshape(len(X), -1).astype(np.float64) - self.centre_
+        centred: np.ndarray = X.reshape(len(X), -1).astype(np.float64) - self.centre_
         return centred if self.projection_ is None else centred @ self.projection_
 
     def _start(self, X: np.ndarray, labels: np.ndarray) -> Start:
@@ -379,7 +382,8 @@ class GMMPseudoLabeler(CourseClassifier):
 
 
 def _normalised(log_joint: np.ndarray) -> np.ndarray:
-    return np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
+    responsibilities: np.ndarray = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
+    return responsibilities
 
 
 def _warn(message: str) -> None:
