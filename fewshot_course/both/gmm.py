@@ -1,12 +1,11 @@
-"""What a Gaussian-mixture pseudo-labeller does around EM, in NumPy, once for both frameworks.
+"""Gaussian mixtures that label: what is asked, and what is done around EM in NumPy.
 
-The pure functions of EM itself stand in ``gmm`` of each framework.
+The mixture and EM itself stand in ``gmm`` of each framework.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -25,28 +24,30 @@ from fewshot_course._checks import (
 )
 from fewshot_course.both.estimator import CourseClassifier
 from fewshot_course.both.pseudo_labels import check_classes, class_index, warn_without_unlabelled
+from fewshot_course.both.training import Run
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 CONTRADICTION = 0.25
 """Share of the labelled examples that may fall into another class without a warning."""
 
 
-class Fitted(NamedTuple):
-    """What EM returns, as arrays.
+class Start(NamedTuple):
+    """What EM learns from, and where it starts.
 
     Attributes:
-        weights: π, ``(K,)``.
-        means: μ, ``(K, d)``.
-        covariances: ``(K, d, d)`` full, ``(d, d)`` tied, ``(K, d)`` diag, ``(K,)`` spherical.
-        history: mean log-likelihood before each step, ``(steps,)``.
-        converged: whether the last gain was below the tolerance.
+        X: features with mean 0, ``(n, d)``.
+        responsibilities: of the first M-step, times the weights, ``(n, K)``.
+        mask: 0, and -inf where an example cannot belong to a component, ``(n, K)``; ``None``: all
+            can.
+        sample_weight: what each example counts, ``(n,)``; ``None``: 1.
+        floor: smallest eigenvalue of a covariance.
     """
 
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
-    history: np.ndarray
-    converged: bool
+    X: np.ndarray
+    responsibilities: np.ndarray
+    mask: np.ndarray | None
+    sample_weight: np.ndarray | None
+    floor: float
 
 
 def n_parameters(covariance_type: str, n_components: int, n_features: int) -> int:
@@ -88,7 +89,8 @@ def match_components(counts: np.ndarray, method: str = "assignment") -> np.ndarr
     if counts.ndim != 2 or counts.size == 0:
         raise ValueError(f"counts must have shape (K, C), got {counts.shape}.")
     if method == "majority":
-        return counts.argmax(axis=1)
+        largest: np.ndarray = counts.argmax(axis=1)
+        return largest
     n_components, n_classes = counts.shape
     if n_components % n_classes:
         raise ValueError(
@@ -126,13 +128,15 @@ def seeded_start(
     for c in range(n_classes if each > 1 else 0):
         members = np.flatnonzero(assigned == c)
         component[members] += _clusters(X[members], each, seed)
-    return np.eye(n_classes * each)[component]
+    responsibilities: np.ndarray = np.eye(n_classes * each)[component]
+    return responsibilities
 
 
 def _clusters(X: np.ndarray, k: int, seed: int) -> np.ndarray:
     if len(X) <= k:
         return np.arange(len(X))
-    return KMeans(k, n_init=3, random_state=seed).fit(X).labels_
+    found: np.ndarray = KMeans(k, n_init=3, random_state=seed).fit(X).labels_
+    return found
 
 
 def raised(covariances: np.ndarray, covariance_type: str, floor: float) -> int:
@@ -142,10 +146,57 @@ def raised(covariances: np.ndarray, covariance_type: str, floor: float) -> int:
     return int((covariances <= floor * (1 + 1e-6)).sum())
 
 
-class MixturePseudoLabeler(CourseClassifier):
-    """All of GMMPseudoLabeler but EM itself, which a framework runs."""
+class GMMPseudoLabeler(CourseClassifier):
+    """A Gaussian mixture, fitted by EM on labelled and unlabelled examples together.
+
+    With ``clamp`` a labelled example belongs to the components of its own class alone, and EM
+    raises Σ_labelled log p(x, y) + unlabelled_weight · Σ_unlabelled log p(x) (Nigam et al. 2000,
+    with Gaussians).  Without it labels play no part in EM; they only name the components
+    afterwards (``match_components``).
+
+    EM is a maximisation over covariances whose eigenvalues are at least a floor, which keeps the
+    likelihood bounded; a warning tells where the floor was needed.
+
+    Args:
+        components_per_class: Gaussians of each class, ≥ 1.
+        covariance_type: "full", "tied" (one for all), "diag" or "spherical".
+        n_pca: project on that many principal components of all examples first; ``None``: do not.
+        clamp: whether labels take part in EM.
+        matching: without ``clamp``, "assignment" or "majority".
+        unlabelled_weight: what an unlabelled example counts, in (0, 1].
+        covariance_floor: smallest eigenvalue of a covariance, as a share of the features' mean
+            variance, > 0.
+        max_iter: most steps of EM.
+        tol: EM ends when the mean log-likelihood rises by less, in nats.
+        random_state: seed of k-means, where several components a class or no clamping need it.
+
+    Attributes:
+        classes_: labels, ``(C,)`` int64.
+        weights_: π, ``(K,)`` float64, K = C·components_per_class.
+        means_: ``(K, d)``, of the features after PCA.
+        covariances_: ``(K, d, d)`` full, ``(d, d)`` tied, ``(K, d)`` diag, ``(K,)`` spherical.
+        component_class_: index into ``classes_`` of each component, ``(K,)``.
+        pseudo_labels_: class of each example given to ``fit``, ``(n,)``; known labels as given.
+        confidence_: probability of that class, ``(n,)`` in [0, 1]; 1 where the label is known.
+        log_likelihood_: mean log-likelihood before each step of EM, in nats; it never falls.
+        converged_: whether EM ended before ``max_iter``.
+        label_contradiction_: share of the labelled examples that the mixture, asked without
+            their labels, puts into another class, in [0, 1].
+    """
 
     _facts = ("input_shape_", "converged_", "label_contradiction_")
+    _arrays = (
+        "classes_",
+        "weights_",
+        "means_",
+        "covariances_",
+        "component_class_",
+        "centre_",
+        "log_likelihood_",
+        "pseudo_labels_",
+        "confidence_",
+    )
+    _device = "cpu"
 
     def __init__(
         self,
@@ -200,12 +251,34 @@ class MixturePseudoLabeler(CourseClassifier):
             )
         warn_without_unlabelled(y)
         self.input_shape_ = tuple(X.shape[1:])
+        run = Run(self._resolve(device))
+        self._device = run.device
         self._fit_features(X)
-        features = self._features(X)
         labels = class_index(y, self.classes_)
-        self._fit_components(features, labels, device)
-        self._label(features, labels)
+        start = self._start(self._features(X), labels)
+        self._build(start, run.device)
+        self.log_likelihood_ = self._learn(start, run)["log_likelihood"]
+        self._label(start.X, labels)
+        self._warn_about(start.floor)
         return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return p(y|x), ``(n, C)`` float64: the responsibilities of each class's components."""
+        return self._class_proba(self._checked(X))
+
+    def bic(self, X: Any) -> float:
+        """Return the Bayesian information criterion (Schwarz 1978) on ``X``; lower is better.
+
+        -2·log-likelihood + (number of free parameters)·log n, labels and PCA not counted.
+        """
+        features = self._checked(X)
+        log_likelihood = logsumexp(self._apply(features), axis=1).sum()
+        free = n_parameters(self.covariance_type, *self.means_.shape)
+        return float(-2 * log_likelihood + free * np.log(len(features)))
+
+    def _checked(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return self._features(check_features("X", X, like=self.input_shape_))
 
     def _fit_features(self, X: np.ndarray) -> None:
         """Learn the centre and, if asked for, the principal axes."""
@@ -223,54 +296,53 @@ class MixturePseudoLabeler(CourseClassifier):
         self.projection_ = axes * np.sign(largest)
 
     def _features(self, X: np.ndarray) -> np.ndarray:
-        centred = X.reshape(len(X), -1).astype(np.float64) - self.centre_
+        centred: np.ndarray = X.reshape(len(X), -1).astype(np.float64) - self.centre_
         return centred if self.projection_ is None else centred @ self.projection_
 
-    def _fit_components(self, X: np.ndarray, labels: np.ndarray, device: str) -> None:
+    def _start(self, X: np.ndarray, labels: np.ndarray) -> Start:
+        """Say where EM starts, and which class the components are of."""
         n_classes, each = len(self.classes_), self.components_per_class
         variance = float(X.var(axis=0).mean())
         if variance == 0:
             raise ValueError("X does not vary: all examples are equal.")
         floor = self.covariance_floor * variance
         seed = 0 if self.random_state is None else self.random_state
-        mask = weight = None
         self.component_class_ = np.repeat(np.arange(n_classes), each)
-        if self.clamp:
-            responsibilities = seeded_start(X, labels, n_classes, each, seed)
-            other = (labels[:, None] != UNLABELLED) & (labels[:, None] != self.component_class_)
-            mask = np.where(other, -np.inf, 0.0)
-            weight = np.where(labels == UNLABELLED, self.unlabelled_weight, 1.0)
-        else:
+        if not self.clamp:  # what they are of is known when EM has ended
             clusters = _clusters(X, n_classes * each, seed)
-            responsibilities = np.eye(n_classes * each)[clusters]
-        fitted = self._run_em(X, responsibilities, mask, weight, floor, device)
+            return Start(X, np.eye(n_classes * each)[clusters], None, None, floor)
+        responsibilities = seeded_start(X, labels, n_classes, each, seed)
+        other = (labels[:, None] != UNLABELLED) & (labels[:, None] != self.component_class_)
+        mask = np.where(other, -np.inf, 0.0)
+        weight = np.where(labels == UNLABELLED, self.unlabelled_weight, 1.0)
+        return Start(X, responsibilities * weight[:, None], mask, weight, floor)
+
+    def _label(self, X: np.ndarray, labels: np.ndarray) -> None:
+        """Put labels on all examples, and see how far they fit those that are known."""
+        known = labels != UNLABELLED
         if not self.clamp:
-            self.component_class_ = self._match(X, labels, fitted)
-        self.label_contradiction_ = self._contradiction(X, labels, fitted)
-        self.weights_, self.means_, self.covariances_ = fitted[:3]
-        self.log_likelihood_, self.converged_ = fitted.history, bool(fitted.converged)
-        self._warn_about(fitted, floor)
+            counts = (
+                _normalised(self._apply(X[known])).T @ np.eye(len(self.classes_))[labels[known]]
+            )
+            self.component_class_ = match_components(counts, self.matching)
+        proba = self._class_proba(X)
+        predicted = proba.argmax(axis=1)
+        self.label_contradiction_ = float((predicted != labels)[known].mean())
+        self.pseudo_labels_ = self.classes_[np.where(known, labels, predicted)]
+        self.confidence_ = np.where(known, 1.0, proba.max(axis=1))
 
-    def _match(self, X: np.ndarray, labels: np.ndarray, fitted: Fitted) -> np.ndarray:
-        known = labels != UNLABELLED
-        log_joint = self._log_joint(X[known], fitted)
-        responsibilities = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
-        counts = responsibilities.T @ np.eye(len(self.classes_))[labels[known]]
-        return match_components(counts, self.matching)
+    def _class_proba(self, X: np.ndarray) -> np.ndarray:
+        proba = _normalised(self._apply(X))
+        return np.minimum(proba @ np.eye(len(self.classes_))[self.component_class_], 1.0)
 
-    def _contradiction(self, X: np.ndarray, labels: np.ndarray, fitted: Fitted) -> float:
-        known = labels != UNLABELLED
-        predicted = self._class_proba(X[known], fitted).argmax(axis=1)
-        return float((predicted != labels[known]).mean())
-
-    def _warn_about(self, fitted: Fitted, floor: float) -> None:
-        if not fitted.converged:
+    def _warn_about(self, floor: float) -> None:
+        if not self.converged_:
             warnings.warn(
                 f"EM has not converged in max_iter={self.max_iter} steps; raise max_iter or tol.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
-        if n := raised(fitted.covariances, self.covariance_type, floor):
+        if n := raised(self.covariances_, self.covariance_type, floor):
             _warn(
                 f"{n} eigenvalues of the covariances were singular or nearly so and were raised "
                 f"to {floor:.3g} (covariance_floor={self.covariance_floor:g} of the features' mean "
@@ -287,61 +359,6 @@ class MixturePseudoLabeler(CourseClassifier):
                 f"compare with labels only on a validation set."
             )
 
-    def _label(self, X: np.ndarray, labels: np.ndarray) -> None:
-        proba = self._class_proba(X, self._fitted())
-        known = labels != UNLABELLED
-        index = np.where(known, labels, proba.argmax(axis=1))
-        self.pseudo_labels_ = self.classes_[index]
-        self.confidence_ = np.where(known, 1.0, proba.max(axis=1))
-
-    def _class_proba(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
-        log_joint = self._log_joint(X, fitted)
-        proba = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
-        return np.minimum(proba @ np.eye(len(self.classes_))[self.component_class_], 1.0)
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return p(y|x), ``(n, C)`` float64: the responsibilities of each class's components."""
-        return self._class_proba(self._checked(X), self._fitted())
-
-    def bic(self, X: Any) -> float:
-        """Return the Bayesian information criterion (Schwarz 1978) on ``X``; lower is better.
-
-        -2·log-likelihood + (number of free parameters)·log n, labels and PCA not counted.
-        """
-        features = self._checked(X)
-        log_likelihood = logsumexp(self._log_joint(features, self._fitted()), axis=1).sum()
-        free = n_parameters(self.covariance_type, *self.means_.shape)
-        return float(-2 * log_likelihood + free * np.log(len(features)))
-
-    def _checked(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        return self._features(check_features("X", X, like=self.input_shape_))
-
-    def _fitted(self) -> Fitted:
-        return Fitted(
-            self.weights_,
-            self.means_,
-            self.covariances_,
-            self.log_likelihood_,
-            self.converged_,
-        )
-
-    def _run_em(
-        self,
-        X: np.ndarray,
-        responsibilities: np.ndarray,
-        mask: np.ndarray | None,
-        sample_weight: np.ndarray | None,
-        floor: float,
-        device: str,
-    ) -> Fitted:
-        """Do an M-step with the responsibilities, then EM."""
-        raise NotImplementedError  # the framework runs EM
-
-    def _log_joint(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
-        """Return log π_k + log N(x; μ_k, Σ_k), ``(n, K)``."""
-        raise NotImplementedError  # the framework knows the density
-
     def _check_parameters(self) -> None:
         check_number("components_per_class", self.components_per_class, low=1, integer=True)
         check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
@@ -354,16 +371,20 @@ class MixturePseudoLabeler(CourseClassifier):
             check_number("random_state", self.random_state, low=0, integer=True)
 
     def _fitted_arrays(self) -> dict[str, np.ndarray]:
-        names = ["weights_", "means_", "covariances_", "component_class_", "centre_"]
-        names += ["log_likelihood_", "pseudo_labels_", "confidence_"]
-        names += [] if self.projection_ is None else ["projection_"]
-        return {name: getattr(self, name) for name in names}
+        axes = {} if self.projection_ is None else {"projection_": self.projection_}
+        return super()._fitted_arrays() | axes
 
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.projection_ = None
-        for name, array in arrays.items():
-            setattr(self, name, array)
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        super()._restore(arrays)
+        self.projection_ = arrays.pop("projection_", None)
+        if arrays:
+            raise ValueError(f"a mixture has no arrays {sorted(arrays)}.")
+
+
+def _normalised(log_joint: np.ndarray) -> np.ndarray:
+    responsibilities: np.ndarray = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
+    return responsibilities
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=5)  # the line that called fit
+    warnings.warn(message, UserWarning, stacklevel=4)  # the line that called fit

@@ -173,12 +173,15 @@ class ImageClassifier(CourseClassifier):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities ``(n, C)``, in the order of ``classes_``."""
-        return self._apply("probabilities", self.transform(X))
+        proba: np.ndarray = self._apply("probabilities", self.transform(X))
+        return proba
 
     def transform(self, X: Any) -> np.ndarray:
         """Return what the body makes of the examples: features ``(n, d)``."""
         check_is_fitted(self)
-        return self._apply("features", check_features("X", X, like=self.input_shape_))
+        X = check_features("X", X, like=self.input_shape_)
+        features: np.ndarray = self._apply("features", X)
+        return features
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fitted network into one file; an estimator ``pretrained`` is left out.

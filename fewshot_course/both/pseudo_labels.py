@@ -105,7 +105,8 @@ def select_confident(
         )
     predicted, confidence = proba.argmax(axis=1), proba.max(axis=1)
     if threshold is not None:
-        return confidence >= check_number("threshold", threshold, low=0, high=1)
+        sure: np.ndarray = confidence >= check_number("threshold", threshold, low=0, high=1)
+        return sure
     check_number("quantile", quantile, low=0, high=1)
     chosen = np.zeros(len(proba), dtype=bool)
     for c in np.unique(predicted):
@@ -227,7 +228,8 @@ class SelfTraining(CourseClassifier):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities ``(n, C)``, in the order of ``classes_``."""
         check_is_fitted(self)
-        return self._apply(check_features("X", X, like=self.input_shape_))
+        proba: np.ndarray = self._apply(check_features("X", X, like=self.input_shape_))
+        return proba
 
     def _alpha(self, step: int) -> float:
         return lee_weight(step, self.steps, self.ramp_start, self.ramp_end, self.weight)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from fewshot_course.both.gmm import Fitted, MixturePseudoLabeler, match_components, n_parameters
+from fewshot_course.both import gmm as settings
+from fewshot_course.both.gmm import Start, match_components, n_parameters
+from fewshot_course.both.training import Run
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor
 
 __all__ = [
@@ -34,6 +37,9 @@ __all__ = [
 BLOCK = 2**18
 """Numbers that a block of rows makes: few enough for the processor's cache, many enough that
 calls cost little."""
+
+ROWS = 4096
+"""Rows whose density is computed at a time, outside of EM."""
 
 
 class Mixture(NamedTuple):
@@ -330,73 +336,44 @@ def em(
     return mixture, history, False
 
 
-class GMMPseudoLabeler(MixturePseudoLabeler):
-    """A Gaussian mixture, fitted by EM on labelled and unlabelled examples together.
+class GMMPseudoLabeler(settings.GMMPseudoLabeler):
+    __doc__ = settings.GMMPseudoLabeler.__doc__
 
-    With ``clamp`` a labelled example belongs to the components of its own class alone, and EM
-    raises Σ_labelled log p(x, y) + unlabelled_weight · Σ_unlabelled log p(x) (Nigam et al. 2000,
-    with Gaussians).  Without it labels play no part in EM; they only name the components
-    afterwards (:func:`match_components`).
+    _resolve = staticmethod(resolve_device)
 
-    EM is a maximisation over covariances whose eigenvalues are at least a floor, which keeps the
-    likelihood bounded; a warning tells where the floor was needed.
+    def _build(self, start: Start, device: str) -> None:
+        x, responsibilities = _put(start.X, device), _put(start.responsibilities, device)
+        sums = statistics(x, responsibilities, self.covariance_type)
+        self._keep(m_step(sums, self.covariance_type, start.floor))
 
-    Args:
-        components_per_class: Gaussians of each class, ≥ 1.
-        covariance_type: "full", "tied" (one for all), "diag" or "spherical".
-        n_pca: project on that many principal components of all examples first; ``None``: do not.
-        clamp: whether labels take part in EM.
-        matching: without ``clamp``, "assignment" or "majority".
-        unlabelled_weight: what an unlabelled example counts, in (0, 1].
-        covariance_floor: smallest eigenvalue of a covariance, as a share of the features' mean
-            variance, > 0.
-        max_iter: most steps of EM.
-        tol: EM ends when the mean log-likelihood rises by less, in nats.
-        random_state: seed of k-means, where several components a class or no clamping need it.
+    def _learn(self, start: Start, run: Run) -> dict[str, np.ndarray]:
+        put = partial(_put, device=run.device)
+        mixture, history, self.converged_ = em(
+            put(start.X),
+            self._mixture(),
+            self.covariance_type,
+            mask=None if start.mask is None else put(start.mask),
+            sample_weight=None if start.sample_weight is None else put(start.sample_weight),
+            floor=start.floor,
+            max_iter=self.max_iter,
+            tol=self.tol,
+        )
+        self._keep(mixture)
+        return {"log_likelihood": np.asarray(history)}
 
-    Attributes:
-        classes_: labels, ``(C,)`` int64.
-        weights_: π, ``(K,)`` float64, K = C·components_per_class.
-        means_: ``(K, d)``, of the features after PCA.
-        covariances_: ``(K, d, d)`` full, ``(d, d)`` tied, ``(K, d)`` diag, ``(K,)`` spherical.
-        component_class_: index into ``classes_`` of each component, ``(K,)``.
-        pseudo_labels_: class of each example given to ``fit``, ``(n,)``; known labels as given.
-        confidence_: probability of that class, ``(n,)`` in [0, 1]; 1 where the label is known.
-        log_likelihood_: mean log-likelihood before each step of EM, in nats; it never falls.
-        converged_: whether EM ended before ``max_iter``.
-        label_contradiction_: share of the labelled examples that the mixture, asked without
-            their labels, puts into another class, in [0, 1].
-    """
+    def _apply(self, X: np.ndarray) -> np.ndarray:
+        """Return log π_k + log N(x; μ_k, Σ_k), ``(n, K)``."""
+        score = log_density(self._mixture(), self.covariance_type)
+        blocks = (X[start : start + ROWS] for start in range(0, len(X), ROWS))
+        return np.concatenate([to_array(score(_put(block, self._device))) for block in blocks])
 
-    def _run_em(
-        self,
-        X: np.ndarray,
-        responsibilities: np.ndarray,
-        mask: np.ndarray | None,
-        sample_weight: np.ndarray | None,
-        floor: float,
-        device: str,
-    ) -> Fitted:
-        device = resolve_device(device)
+    def _keep(self, mixture: Mixture) -> None:
+        self.weights_, self.means_, self.covariances_ = map(to_array, mixture)
 
-        def put(array: np.ndarray | None) -> tf.Tensor | None:
-            return None if array is None else to_tensor(array, device, "float64")
+    def _mixture(self) -> Mixture:
+        arrays = (self.weights_, self.means_, self.covariances_)
+        return Mixture(*(_put(array, self._device) for array in arrays))
 
-        x, given = to_tensor(X, device, "float64"), to_tensor(responsibilities, device, "float64")
-        weight = put(sample_weight)
-        weighted = given if weight is None else given * weight[:, None]
-        start = m_step(statistics(x, weighted, self.covariance_type), self.covariance_type, floor)
-        mixture, history, converged = em(
-            x, start, self.covariance_type, mask=put(mask), sample_weight=weight,
-            floor=floor, max_iter=self.max_iter, tol=self.tol,
-        )  # fmt: skip
-        weights, means, covariances = map(to_array, mixture)
-        return Fitted(weights, means, covariances, np.asarray(history), converged)
 
-    def _log_joint(self, X: np.ndarray, fitted: Fitted) -> np.ndarray:
-        mixture = Mixture(*(to_tensor(array, "cpu", "float64") for array in fitted[:3]))
-        score = log_density(mixture, self.covariance_type)
-        size = 4096
-        blocks = (X[start : start + size] for start in range(0, len(X), size))
-        tensors = (to_tensor(block, "cpu", "float64") for block in blocks)
-        return np.concatenate([to_array(score(x)) for x in tensors])
+def _put(array: np.ndarray, device: str) -> tf.Tensor:
+    return to_tensor(array, device, "float64")
