@@ -10,7 +10,7 @@ may be scikit-learn's, PyTorch's or TensorFlow's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,7 @@ def pseudo_label_loop(
     y_eval: Any = None,
     y_true: Any = None,
     classes: Any = None,
+    fit_params: Mapping[str, Any] | None = None,
 ) -> LoopResult:
     """Train a classifier on labels and pseudo-labels, in rounds.
 
@@ -116,12 +117,15 @@ def pseudo_label_loop(
         y_true: true labels of ``X`` ``(n,)``, -1 where unknown.  They measure the pseudo-labels
             and are used for nothing else.
         classes: all the labels there are; the classes found in ``y`` if not given.
+        fit_params: further keywords of each ``fit``, such as ``{"device": "cuda"}``; of the
+            labeller's too, as far as it takes them.
 
     Returns:
         The classifier and the history.
 
     Raises:
-        TypeError: if the classifier or labeller lacks a method, or cannot weigh examples.
+        TypeError: if the classifier or labeller lacks a method, cannot weigh examples, or the
+            classifier does not take ``fit_params``.
         ValueError: for NaN, no labelled example of a class, arrays that do not fit together, or a
             setting out of range.
     """
@@ -144,19 +148,21 @@ def pseudo_label_loop(
     test = _Evaluation(X_eval, y_eval, X, found)
 
     known = y != UNLABELLED
-    model = clone(classifier).fit(X[known], y[known])
+    options = dict(fit_params or {})
+    model = clone(classifier).fit(X[known], y[known], **options)
     initial = model
     history = [Round(0, 0.0, 0, 0.0, np.nan, *test.score(model), (0,) * len(found))]
     proba = None
     if labeller is not None:
-        proba = _proba(clone(labeller).fit(X, y), X[~known], found)
+        own = {k: v for k, v in options.items() if has_fit_parameter(labeller, k)}
+        proba = _proba(clone(labeller).fit(X, y, **own), X[~known], found)
     adopted, confidence = y.copy(), np.where(known, 1.0, np.nan)
     for number in range(1, rounds + 1):
         guess = proba if proba is not None else _proba(model, X[~known], found)
         chosen = select_confident(guess, threshold, quantile)
         pseudo = np.where(chosen, found[guess.argmax(axis=1)], UNLABELLED)
         adopted[~known], confidence[~known] = pseudo, guess.max(axis=1)
-        model = _joint_training(classifier, X, adopted, known, weights[number - 1])
+        model = _joint_training(classifier, X, adopted, known, weights[number - 1], options)
         history.append(
             Round(
                 number=number,
@@ -172,18 +178,20 @@ def pseudo_label_loop(
 
 
 def _joint_training(
-    classifier: Any, X: np.ndarray, y: np.ndarray, known: np.ndarray, weight: float
-) -> Any:
+    classifier: Any, X: np.ndarray, y: np.ndarray, known: np.ndarray, weight: float,
+    options: Mapping[str, Any],
+) -> Any:  # fmt: skip
     used = y != UNLABELLED
     model = clone(classifier)
     if weight == 1.0:
-        return model.fit(X[used], y[used])
+        return model.fit(X[used], y[used], **options)
     if not has_fit_parameter(model, "sample_weight"):
         raise TypeError(
             f"weight={weight:g} needs a classifier whose fit takes sample_weight; that of "
             f"{type(model).__name__} does not. Use weight=1 or another classifier."
         )
-    return model.fit(X[used], y[used], sample_weight=np.where(known[used], 1.0, weight))
+    counted = np.where(known[used], 1.0, weight)
+    return model.fit(X[used], y[used], sample_weight=counted, **options)
 
 
 def _proba(model: Any, X: np.ndarray, classes: np.ndarray) -> np.ndarray:
