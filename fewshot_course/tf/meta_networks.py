@@ -145,16 +145,16 @@ def _linear(x: tf.Tensor, parameters: Parameters, name: str) -> tf.Tensor:
 
 
 def _conv4_features(
-    network: Conv4, parameters: Parameters, x: tf.Tensor, n_reference: int | None
+    network: Conv4, parameters: Parameters, X: tf.Tensor, n_reference: int | None
 ) -> tf.Tensor:
-    x = x[..., None] if len(x.shape) == 3 else x
+    X = X[..., None] if len(X.shape) == 3 else X
     for conv, norm, pool in zip(network.body[::2], network.body[1::2], network._pools, strict=True):
-        x = tf.nn.conv2d(x, parameters[f"{conv.name}.weight"], 1, "SAME")
+        X = tf.nn.conv2d(X, parameters[f"{conv.name}.weight"], 1, "SAME")
         weight, bias = parameters[f"{norm.name}.weight"], parameters[f"{norm.name}.bias"]
-        x = tf.nn.relu(_normalise(x, weight, bias, n_reference))
+        X = tf.nn.relu(_normalise(X, weight, bias, n_reference))
         if pool:
-            x = tf.nn.max_pool2d(x, 2, 2, "VALID")
-    return tf.reshape(x, (x.shape[0], -1))
+            X = tf.nn.max_pool2d(X, 2, 2, "VALID")
+    return tf.reshape(X, (X.shape[0], -1))
 
 
 def _normalise(
