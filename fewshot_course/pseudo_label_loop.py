@@ -10,7 +10,7 @@ may be scikit-learn's, PyTorch's or TensorFlow's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,8 @@ def pseudo_label_loop(
     y_eval: Any = None,
     y_true: Any = None,
     classes: Any = None,
+    fit_params: Mapping[str, Any] | None = None,
+    labeller_params: Mapping[str, Any] | None = None,
 ) -> LoopResult:
     """Train a classifier on labels and pseudo-labels, in rounds.
 
@@ -116,20 +118,24 @@ def pseudo_label_loop(
         y_true: true labels of ``X`` ``(n,)``, -1 where unknown.  They measure the pseudo-labels
             and are used for nothing else.
         classes: all the labels there are; the classes found in ``y`` if not given.
+        fit_params: further keywords of the classifier's ``fit``, such as ``{"device": "cuda"}``.
+        labeller_params: further keywords of the labeller's ``fit``.
 
     Returns:
         The classifier and the history.
 
     Raises:
         TypeError: if the classifier or labeller lacks a method, or cannot weigh examples.
-        ValueError: for NaN, no labelled example of a class, arrays that do not fit together, or a
-            setting out of range.
+        ValueError: for NaN, no labelled example of a class, arrays that do not fit together, a
+            setting out of range, or ``labeller_params`` without a labeller.
     """
     for name, estimator in (("classifier", classifier), ("labeller", labeller)):
         if estimator is not None and not hasattr(estimator, "predict_proba"):
             raise TypeError(
                 f"{name} must have fit and predict_proba, got {type(estimator).__name__}."
             )
+    if labeller is None and labeller_params:
+        raise ValueError(f"labeller_params={labeller_params!r} need a labeller, got None.")
     X = check_features("X", X)
     y = check_labels("y", y, n=len(X), allow_unlabelled=True)
     found = check_classes(y, classes)
@@ -144,19 +150,20 @@ def pseudo_label_loop(
     test = _Evaluation(X_eval, y_eval, X, found)
 
     known = y != UNLABELLED
-    model = clone(classifier).fit(X[known], y[known])
+    fit_params = fit_params or {}
+    model = clone(classifier).fit(X[known], y[known], **fit_params)
     initial = model
     history = [Round(0, 0.0, 0, 0.0, np.nan, *test.score(model), (0,) * len(found))]
     proba = None
     if labeller is not None:
-        proba = _proba(clone(labeller).fit(X, y), X[~known], found)
+        proba = _proba(clone(labeller).fit(X, y, **(labeller_params or {})), X[~known], found)
     adopted, confidence = y.copy(), np.where(known, 1.0, np.nan)
     for number in range(1, rounds + 1):
         guess = proba if proba is not None else _proba(model, X[~known], found)
         chosen = select_confident(guess, threshold, quantile)
         pseudo = np.where(chosen, found[guess.argmax(axis=1)], UNLABELLED)
         adopted[~known], confidence[~known] = pseudo, guess.max(axis=1)
-        model = _joint_training(classifier, X, adopted, known, weights[number - 1])
+        model = _joint_training(classifier, X, adopted, known, weights[number - 1], fit_params)
         history.append(
             Round(
                 number=number,
@@ -172,18 +179,24 @@ def pseudo_label_loop(
 
 
 def _joint_training(
-    classifier: Any, X: np.ndarray, y: np.ndarray, known: np.ndarray, weight: float
+    classifier: Any,
+    X: np.ndarray,
+    y: np.ndarray,
+    known: np.ndarray,
+    weight: float,
+    fit_params: Mapping[str, Any],
 ) -> Any:
     used = y != UNLABELLED
     model = clone(classifier)
     if weight == 1.0:
-        return model.fit(X[used], y[used])
+        return model.fit(X[used], y[used], **fit_params)
     if not has_fit_parameter(model, "sample_weight"):
         raise TypeError(
             f"weight={weight:g} needs a classifier whose fit takes sample_weight; that of "
             f"{type(model).__name__} does not. Use weight=1 or another classifier."
         )
-    return model.fit(X[used], y[used], sample_weight=np.where(known[used], 1.0, weight))
+    weights = np.where(known[used], 1.0, weight)
+    return model.fit(X[used], y[used], sample_weight=weights, **fit_params)
 
 
 def _proba(model: Any, X: np.ndarray, classes: np.ndarray) -> np.ndarray:

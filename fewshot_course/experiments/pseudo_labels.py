@@ -244,6 +244,8 @@ def fit(cell: Cell, data: Draw, options: RunOptions) -> tuple[Any, np.ndarray]:
             rounds=1 if cell.method == "gmm" else cell.config.rounds,
             threshold=cell.config.threshold,
             weight=cell.config.weight,
+            fit_params={"device": options.device},
+            labeller_params={"device": options.device} if cell.method == "gmm" else None,
         )
         return result.classifier, result.pseudo_labels
     if cell.method == "gmm-alone":
