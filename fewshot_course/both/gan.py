@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +10,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course._checks import UNLABELLED, check_choice, check_features, check_number
 from fewshot_course._streams import Streams
-from fewshot_course.both.generative import GenerativeLabeler, check_training, check_widths
+from fewshot_course.both.generative import (
+    GenerativeLabeler,
+    check_training,
+    check_widths,
+    one_hot,
+)
 from fewshot_course.both.training import Run
 
 WIDTHS = {"mlp": ((500, 250, 250), (500, 500)), "conv": ((32, 64), (64, 32))}
@@ -60,7 +64,6 @@ class GANPseudoLabeler(GenerativeLabeler):
     _arrays = ("classes_", "pseudo_labels_", "confidence_")
     network_: Any  # the networks take a batch and noise, and return tensors
     generator_: Any
-    _generate: Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
     def __init__(
         self,
@@ -171,7 +174,10 @@ class GANPseudoLabeler(GenerativeLabeler):
         if not self.class_weight and y is not None:
             raise ValueError("y cannot be chosen: with class_weight=0 the generator knows no class")
         index = self._wanted_classes(n, y, rng)
-        made = self._generate(index, rng).reshape(n, *self.input_shape_)
+        z = rng.standard_normal((n, self.latent_dim))
+        told = one_hot(index, len(self.classes_))
+        made = self._apply("samples", np.hstack([z, told]) if self.class_weight else z)
+        made = made.reshape(n, *self.input_shape_)
         return made, self.classes_[index] if self.class_weight else self.predict(made)
 
     def _checked(self, X: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ class GenerativeLabeler(CourseClassifier):
     A subclass gives ``_check_parameters`` and ``predict_proba``.
     """
 
+    _check_parameters: Callable[[], None]
+    _apply: Callable[..., np.ndarray]
     input_shape_: tuple[int, ...]
     pseudo_labels_: np.ndarray
     confidence_: np.ndarray
@@ -43,9 +45,6 @@ class GenerativeLabeler(CourseClassifier):
         known, proba = y != UNLABELLED, self.predict_proba(X)
         self.pseudo_labels_ = np.where(known, y, self.classes_[proba.argmax(axis=1)])
         self.confidence_ = np.where(known, 1.0, proba.max(axis=1)).astype(np.float64)
-
-    def _check_parameters(self) -> None:
-        raise NotImplementedError  # the subclass knows its hyper-parameters
 
     def _wanted_classes(self, n: int, y: Any, rng: np.random.Generator) -> np.ndarray:
         """Return the place in ``classes_`` of each of ``n`` samples: ``y``, or equally many."""
@@ -89,7 +88,8 @@ def check_unit_interval(X: np.ndarray, decoder: str) -> None:
 
 def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Return ``(n, n_classes)`` float64 with a 1 at each label's place."""
-    return np.eye(n_classes)[labels]
+    ones: np.ndarray = np.eye(n_classes)[labels]
+    return ones
 
 
 def final_decay(step: int, steps: int, part: float) -> float:

@@ -92,7 +92,7 @@ def _mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
     sizes = np.abs(weights).ravel()
     # argpartition takes more than twice as long where many weights are 0 already.
     largest = np.partition(sizes, n_zeros - 1)[n_zeros - 1]  # of those that go
-    kept = sizes > largest
+    kept: np.ndarray = sizes > largest
     ties = np.flatnonzero(sizes == largest)
     surplus = kept.size - int(kept.sum()) - n_zeros  # ties that must stay
     kept[ties[ties.size - surplus :]] = True
@@ -188,7 +188,8 @@ def dequantize(q: np.ndarray, scale: np.ndarray, axis: int | None = None) -> np.
         scale: s, ``()`` or ``(q.shape[axis],)``.
         axis: as it was.
     """
-    return q.astype(np.float64) * _along(np.asarray(scale, np.float64), axis, q.ndim)
+    floats: np.ndarray = q.astype(np.float64) * _along(np.asarray(scale, np.float64), axis, q.ndim)
+    return floats
 
 
 def _along(scale: np.ndarray, axis: int | None, ndim: int) -> np.ndarray:

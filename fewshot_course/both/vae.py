@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from fewshot_course.both.generative import (
     check_training,
     check_unit_interval,
     check_widths,
+    one_hot,
 )
 from fewshot_course.both.optim import ramp
 from fewshot_course.both.training import Run
@@ -71,7 +71,6 @@ class VAEPseudoLabeler(GenerativeLabeler):
     features_: Any  # networks or None, as the model needs them
     vae_: Any
     classifier_: Any
-    _generate: Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
     def __init__(
         self,
@@ -199,7 +198,10 @@ class VAEPseudoLabeler(GenerativeLabeler):
         if self.model == "m1" and y is not None:
             raise ValueError("y cannot be chosen with model='m1', whose decoder knows no label.")
         index = self._wanted_classes(n, y, rng)
-        x, index = self._generate(index, rng)
+        z = rng.standard_normal((n, self.latent_dim))
+        x = self._apply("samples", np.hstack([z, one_hot(index, len(self.classes_))]))
+        if self.model == "m1":
+            index = self._apply("logits_of_codes", z).argmax(axis=1)
         return x.reshape(n, *self.input_shape_), self.classes_[index]
 
     def _decoder(self) -> str:
@@ -210,8 +212,8 @@ class VAEPseudoLabeler(GenerativeLabeler):
 
     def _flat(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "classifier_")
-        X = check_features("X", X, like=self.input_shape_)
-        return X.reshape(len(X), -1)
+        checked = check_features("X", X, like=self.input_shape_)
+        return checked.reshape(len(checked), -1)
 
     def _check_parameters(self) -> None:
         check_choice("model", self.model, ["m1", "m2", "m1m2"])

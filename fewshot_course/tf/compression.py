@@ -15,13 +15,7 @@ import tensorflow as tf
 from fewshot_course._streams import Streams
 from fewshot_course.both import compression as settings
 from fewshot_course.both.bert import BertConfig
-from fewshot_course.both.compression import (
-    FROZEN,
-    CompressedClassifier,
-    Examples,
-    Integers,
-    fitted_copy,
-)
+from fewshot_course.both.compression import fitted_copy
 from fewshot_course.both.fine_tuning import in_batches
 from fewshot_course.both.optim import warmup_linear
 from fewshot_course.both.pruning import (
@@ -32,6 +26,8 @@ from fewshot_course.both.pruning import (
     magnitude_masks,
     quantize_symmetric,
 )
+from fewshot_course.both.student import FROZEN, CompressedClassifier, Examples, Integers
+from fewshot_course.both.student import Engine as EngineProtocol
 from fewshot_course.both.texts import Tokens
 from fewshot_course.both.training import Run
 from fewshot_course.evaluation.costs import file_size, milliseconds
@@ -140,7 +136,7 @@ def student_loss(
 
 def _train(
     network: keras.Model,
-    student: settings.CompressedClassifier,
+    student: CompressedClassifier,
     examples: Examples,
     streams: Streams,
     fingerprint: Mapping[str, Any],
@@ -283,7 +279,7 @@ def _load_floats(network: keras.Model, arrays: Mapping[str, np.ndarray]) -> None
             variable.assign(np.transpose(np.asarray(arrays[name]), np.argsort(axes)))
 
 
-class Engine(settings.Engine):
+class Engine(EngineProtocol):
     """One network of a compressed classifier on a device, in TensorFlow.
 
     Args:
@@ -336,7 +332,7 @@ class Engine(settings.Engine):
         return cls(network, dtype, device, [tf.TensorSpec((None, *shape), tf.as_dtype(dtype))])
 
     def train(
-        self, student: settings.CompressedClassifier, examples: Examples, streams: Streams,
+        self, student: CompressedClassifier, examples: Examples, streams: Streams,
         fingerprint: Mapping[str, Any], run: Run,
     ) -> Arrays:  # fmt: skip
         """Train; weights that were pruned stay 0."""
@@ -398,9 +394,10 @@ def prune(classifier: Any, sparsity: float, scope: str = "layer") -> CompressedC
         ValueError: for a sparsity out of range, or a text classifier with an LSTM.
         NotFittedError: if the classifier is not fitted.
     """
-    return fitted_copy(
+    copied: CompressedClassifier = fitted_copy(
         classifier, CompressedTextClassifier, CompressedImageClassifier, sparsity, scope
     )
+    return copied
 
 
 def quantize(
@@ -423,7 +420,7 @@ def quantize(
         ValueError: for an unknown backend, a float64 classifier, or ``activations`` by hand.
         NotFittedError: if the classifier is not fitted.
     """
-    copied = fitted_copy(
+    copied: CompressedClassifier = fitted_copy(
         classifier, CompressedTextClassifier, CompressedImageClassifier, 0.0, "layer"
     )
     copied.sparsity = getattr(classifier, "sparsity", 0.0)

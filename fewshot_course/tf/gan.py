@@ -23,7 +23,7 @@ from fewshot_course.both.generative import final_decay, one_hot
 from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
-from fewshot_course.tf._training import Networks, cross_entropy, normal, to_array, to_tensor, train
+from fewshot_course.tf._training import Networks, cross_entropy, normal, to_tensor, train
 
 __all__ = [
     "ConvDiscriminator",
@@ -351,7 +351,7 @@ def adversarial_discriminator_loss(
         weight: of the unsupervised part, ≥ 0.
 
     Returns:
-        A scalar, ≥ 0, and the parts.
+        A scalar, and its parts.  All are ≥ 0, whatever the logits.
     """
     x, y = labelled
     sizes = [part.shape[0] for part in (x, unlabelled, made)]
@@ -382,7 +382,7 @@ def adversarial_generator_loss(
         class_weight: of the cross-entropy, ≥ 0.
 
     Returns:
-        A scalar, ≥ 0.
+        A scalar, ≥ 0, whatever the features and logits.
     """
     features, logits = discriminator(made)
     if generator_loss == "plain":
@@ -500,14 +500,9 @@ class GANPseudoLabeler(Networks, settings.GANPseudoLabeler):
         outputs: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
             "probabilities": lambda x: tf.nn.softmax(self.network_(x)[1]),
             "real": lambda x: real_probability(self.network_(x)[1]),
+            "samples": self.generator_,  # it reads [z, y] side by side
         }
         return self._in_blocks(outputs[output], X)
-
-    def _generate(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Make an example of each class ``index``, or, without classes, of any."""
-        z = normal(rng, (len(index), self.latent_dim), self._device, self.dtype)
-        ones = to_tensor(one_hot(index, len(self.classes_)), self._device, self.dtype)
-        return to_array(self.generator_(z, ones if self.class_weight else None))
 
 
 def _dense(n_in: int, n_out: int, name: str, bias: bool = True) -> keras.layers.Dense:

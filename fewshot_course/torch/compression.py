@@ -13,13 +13,7 @@ from torch import Tensor, nn
 from fewshot_course._streams import Streams
 from fewshot_course.both import compression as settings
 from fewshot_course.both.bert import BertConfig
-from fewshot_course.both.compression import (
-    FROZEN,
-    CompressedClassifier,
-    Examples,
-    Integers,
-    fitted_copy,
-)
+from fewshot_course.both.compression import fitted_copy
 from fewshot_course.both.fine_tuning import in_batches
 from fewshot_course.both.optim import warmup_linear
 from fewshot_course.both.pruning import (
@@ -30,6 +24,8 @@ from fewshot_course.both.pruning import (
     magnitude_masks,
     quantize_symmetric,
 )
+from fewshot_course.both.student import FROZEN, CompressedClassifier, Examples, Integers
+from fewshot_course.both.student import Engine as EngineProtocol
 from fewshot_course.both.texts import Tokens
 from fewshot_course.both.training import Run
 from fewshot_course.evaluation.costs import file_size, milliseconds
@@ -131,7 +127,7 @@ def student_loss(
 
 def _train(
     network: nn.Module,
-    student: settings.CompressedClassifier,
+    student: CompressedClassifier,
     examples: Examples,
     streams: Streams,
     fingerprint: Mapping[str, Any],
@@ -239,7 +235,7 @@ def _load_floats(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
                 value.copy_(torch.as_tensor(np.asarray(arrays[name])))
 
 
-class Engine(settings.Engine):
+class Engine(EngineProtocol):
     """One network of a compressed classifier on a device, in PyTorch.
 
     Args:
@@ -277,7 +273,7 @@ class Engine(settings.Engine):
         return cls(network, dtype, device)
 
     def train(
-        self, student: settings.CompressedClassifier, examples: Examples, streams: Streams,
+        self, student: CompressedClassifier, examples: Examples, streams: Streams,
         fingerprint: Mapping[str, Any], run: Run,
     ) -> Arrays:  # fmt: skip
         """Train; weights that were pruned stay 0."""
@@ -339,9 +335,10 @@ def prune(classifier: Any, sparsity: float, scope: str = "layer") -> CompressedC
         ValueError: for a sparsity out of range, or a text classifier with an LSTM.
         NotFittedError: if the classifier is not fitted.
     """
-    return fitted_copy(
+    copied: CompressedClassifier = fitted_copy(
         classifier, CompressedTextClassifier, CompressedImageClassifier, sparsity, scope
     )
+    return copied
 
 
 def quantize(
@@ -364,7 +361,7 @@ def quantize(
         ValueError: for an unknown backend, a float64 classifier, or ``activations`` by hand.
         NotFittedError: if the classifier is not fitted.
     """
-    copied = fitted_copy(
+    copied: CompressedClassifier = fitted_copy(
         classifier, CompressedTextClassifier, CompressedImageClassifier, 0.0, "layer"
     )
     copied.sparsity = getattr(classifier, "sparsity", 0.0)

@@ -24,7 +24,7 @@ from fewshot_course.both.generative import final_decay, one_hot
 from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
-from fewshot_course.torch._training import Networks, normal, to_array, to_tensor, train
+from fewshot_course.torch._training import Networks, normal, to_tensor, train
 
 __all__ = [
     "ConvDiscriminator",
@@ -343,7 +343,7 @@ def adversarial_discriminator_loss(
         weight: of the unsupervised part, ≥ 0.
 
     Returns:
-        A scalar, ≥ 0, and the parts.
+        A scalar, and its parts.  All are ≥ 0, whatever the logits.
     """
     x, y = labelled
     sizes = [len(x), len(unlabelled), len(made)]
@@ -374,7 +374,7 @@ def adversarial_generator_loss(
         class_weight: of the cross-entropy, ≥ 0.
 
     Returns:
-        A scalar, ≥ 0.
+        A scalar, ≥ 0, whatever the features and logits.
     """
     features, logits = discriminator(made)
     if generator_loss == "plain":
@@ -488,12 +488,6 @@ class GANPseudoLabeler(Networks, settings.GANPseudoLabeler):
         outputs: dict[str, Callable[[Tensor], Tensor]] = {
             "probabilities": lambda x: F.softmax(self.network_(x)[1], dim=1),
             "real": lambda x: real_probability(self.network_(x)[1]),
+            "samples": self.generator_,  # it reads [z, y] side by side
         }
         return self._in_blocks(outputs[output], X)
-
-    @torch.no_grad()
-    def _generate(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Make an example of each class ``index``, or, without classes, of any."""
-        z = normal(rng, (len(index), self.latent_dim), self._device, self.dtype)
-        ones = to_tensor(one_hot(index, len(self.classes_)), self._device, self.dtype)
-        return to_array(self.generator_(z, ones if self.class_weight else None))

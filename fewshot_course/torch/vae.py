@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from fewshot_course._checks import UNLABELLED
 from fewshot_course._streams import Streams
 from fewshot_course.both import vae as settings
-from fewshot_course.both.generative import check_widths, one_hot
+from fewshot_course.both.generative import check_widths
 from fewshot_course.both.training import Run, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
-from fewshot_course.torch._training import Networks, normal, to_array, to_tensor, train
+from fewshot_course.torch._training import Networks, normal, to_tensor, train
 from fewshot_course.torch.divergences import gaussian_log_prob
 
 __all__ = [
@@ -167,7 +167,8 @@ class LabelledMLP(nn.Module):
             hidden = hidden + F.linear(y, weight[:, self.n_inputs :])
         for layer in others:
             hidden = layer(hidden)
-        return self.net.head(hidden)
+        out: Tensor = self.net.head(hidden)
+        return out
 
 
 class VAE(nn.Module):
@@ -249,11 +250,12 @@ def m1_loss(vae: VAE, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> tuple
         vae: without a label.
         x: ``(n, d)``.
         noise: standard normal, ``(samples, n, latent_dim)``.
-        kl_weight: of the KL; 1 gives the bound.
+        kl_weight: of the KL, ≥ 0; 1 gives the bound.
 
     Returns:
-        The loss and the mean KL, two scalars in nats.  A Bernoulli decoder keeps the loss ≥ 0; a
-        Gaussian one keeps it ≥ d · log(σ √(2π)) with the smallest σ of ``noise_bounds``.
+        The loss and the mean KL, two scalars in nats.  The loss is bounded below: by 0 with a
+        Bernoulli decoder, as long as x lies in [0, 1]; by d · log(σ √(2π)) with a Gaussian one,
+        σ being the smaller of its ``noise_bounds``.
     """
     mean, log_var = vae.encode(x)
     log_px = vae.log_likelihood(x, sample_codes(mean, log_var, noise))
@@ -284,11 +286,12 @@ def m2_loss(
         n_classes: C.
         share: s, the labelled examples' share of all, in [0, 1].
         classifier_weight: α, ≥ 0.
-        kl_weight: of the KL in both bounds.
+        kl_weight: of the KL in both bounds, ≥ 0.
 
     Returns:
-        A scalar, and the parts by name.  It is bounded below as :func:`m1_loss` is: both bounds
-        lie below a log-density.
+        A scalar, and its parts by name.  It is bounded below by what bounds :func:`m1_loss`:
+        neither L(x, y) nor U(x) exceeds the largest log p(x|z, y) that the decoder can reach,
+        for the entropy of q(y|x) is at most the log C that p(y) costs.
     """
     x, y, noise = labelled
     cross_entropy = F.cross_entropy(classifier(x), y)
@@ -438,19 +441,26 @@ class VAEPseudoLabeler(Networks, settings.VAEPseudoLabeler):
 
     def _apply(self, output: str, X: np.ndarray, samples: int = 1) -> np.ndarray:
         rng = np.random.default_rng(0)  # the noise of a bound is fixed
+        first: VAE = self.vae_ if self.features_ is None else self.features_  # it looks at x
 
         def means(x: Tensor) -> Tensor:
             z, y = self._codes(x)
-            return self._first().mean_of(z, y)
+            return first.mean_of(z, y)
 
         def bound(x: Tensor) -> Tensor:
             around, n_classes = (len(x), self.latent_dim), len(self.classes_)
             if self.features_ is not None:
                 noise = normal(rng, (samples, *around), self._device, self.dtype)
-                return self.features_.bound(x, noise)
+                return first.bound(x, noise)
             noise = normal(rng, (samples, n_classes, *around), self._device, self.dtype)
             log_q = F.log_softmax(self.classifier_(x), dim=1)
             return unlabelled_bound(self.vae_.bounds(x, noise, n_classes), log_q)
+
+        def make(codes_and_classes: Tensor) -> Tensor:
+            sizes = [int(self.latent_dim), len(self.classes_)]
+            z, y = torch.split(codes_and_classes, sizes, dim=1)
+            below: Tensor = z if self.vae_ is None else self.vae_.mean_of(z, y)
+            return below if self.features_ is None else first.mean_of(below)
 
         outputs: dict[str, Callable[[Tensor], Tensor]] = {
             "probabilities": lambda x: F.softmax(self._logits(x), dim=1),
@@ -458,27 +468,15 @@ class VAEPseudoLabeler(Networks, settings.VAEPseudoLabeler):
             "moments": lambda x: torch.cat(self.features_.encode(x), dim=1),
             "means": means,
             "bound": bound,
+            "samples": make,
+            "logits_of_codes": self.classifier_,
         }
         return self._in_blocks(outputs[output], X)
 
-    def _generate(
-        self, index: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Make an example of each class ``index``; with M1 the classifier says of which."""
-        z = normal(rng, (len(index), self.latent_dim), self._device, self.dtype)
-        ones = to_tensor(one_hot(index, len(self.classes_)), self._device, self.dtype)
-        with torch.no_grad():
-            below = z if self.vae_ is None else self.vae_.mean_of(z, ones)
-            x = below if self.features_ is None else self.features_.mean_of(below)
-            if self.model == "m1":
-                index = to_array(self.classifier_(z).argmax(dim=1))
-        return to_array(x), index
-
-    def _first(self) -> VAE:
-        return self.vae_ if self.features_ is None else self.features_
-
     def _logits(self, x: Tensor) -> Tensor:
-        return self.classifier_(x if self.features_ is None else self.features_.encode(x)[0])
+        below = x if self.features_ is None else self.features_.encode(x)[0]
+        logits: Tensor = self.classifier_(below)
+        return logits
 
     def _codes(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the mean codes of the VAE that looks at x, and the one-hot class it is told."""

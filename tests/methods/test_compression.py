@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import log_softmax, softmax
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -364,6 +364,47 @@ def test_a_narrower_network_learns_from_a_wider_one(framework):
     small.fit(IMAGES, np.where(np.arange(30) % 2, DIGITS, -1))
     assert small.history_["loss"][-1] < 0.8 * small.history_["loss"][0]
     assert file_size(small) < file_size(framework.module("compression").prune(teacher, 0.0))
+
+
+class Brightness(ClassifierMixin, BaseEstimator):
+    """A teacher of images of any size: three classes, by how bright an image is."""
+
+    def fit(self, X, y=None):
+        self.classes_ = np.arange(3)
+        return self
+
+    def predict_proba(self, X):
+        mean = np.asarray(X).reshape(len(X), -1).mean(1, keepdims=True)
+        return softmax(np.arange(3) * (mean - 0.5) * 20, axis=1)
+
+
+def test_images_of_another_size_may_follow(framework):
+    """The size is learned by fit, each time anew; no prediction and no refused fit stores it."""
+    model = framework.estimator(
+        "CompressedImageClassifier", teacher=Brightness().fit(IMAGES), channels=2, epochs=1,
+        random_state=0,
+    )  # fmt: skip
+    model.fit(IMAGES, DIGITS, device="cpu")
+    larger = np.random.default_rng(6).random((30, 12, 12))
+    before = model.predict_proba(IMAGES)
+    with pytest.raises(ValueError, match="does not know"):
+        model.fit(larger, DIGITS + 1, device="cpu")
+    assert model.input_shape_ == (8, 8)
+    np.testing.assert_array_equal(model.predict_proba(IMAGES), before)
+    model.fit(larger, DIGITS, device="cpu")
+    assert model.input_shape_ == (12, 12)
+    assert model.predict_proba(larger).shape == (30, 3)
+    with pytest.raises(ValueError, match="12, 12"):
+        model.predict_proba(IMAGES)
+
+
+def test_a_refused_fit_leaves_whole_numbers_as_they_are(framework):
+    small = framework.module("compression").quantize(teacher_of_images(framework), "hand")
+    before = small.predict_proba(IMAGES)
+    with pytest.raises(ValueError, match="does not know"):
+        small.set_params(epochs=1).fit(IMAGES, DIGITS + 5, device="cpu")
+    assert small.quantized_ == "hand"
+    np.testing.assert_array_equal(small.predict_proba(IMAGES), before)
 
 
 def test_a_file_keeps_the_predictions(framework, tiny, tmp_path):
