@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,36 @@ def check_framework(name: str, known: tuple[str, ...] = FRAMEWORKS) -> str:
     if name == "tf" and "tensorflow" in known:
         return "tensorflow"
     return check_choice("framework", name, known)
+
+
+def framework_module(framework: str, name: str | None = None) -> Any:
+    """Import and return a framework's subpackage, or the module of that name in it.
+
+    Args:
+        framework: "torch" or "tensorflow".
+        name: such as "encoder".
+
+    Raises:
+        ValueError: for an unknown framework.
+        ImportError: if the framework is not installed.
+    """
+    package = f"fewshot_course.{MODULES[check_framework(framework)]}"
+    return importlib.import_module(package if name is None else f"{package}.{name}")
+
+
+def resolve_device(framework: str, device: str) -> str:
+    """Return what a framework calls a device; "auto": what its ``fit`` would take.
+
+    Raises:
+        TypeError: if ``device`` is no string.
+        ValueError: if this machine has no such device.
+    """
+    return str(framework_module(framework, "_training").resolve_device(device))
+
+
+def device_kind(device: str) -> str:
+    """Return "cpu", "cuda", ... for a device's name in either framework."""
+    return device.partition(":")[0].lower().replace("gpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -45,7 +76,7 @@ class TextFeatures:
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts, those of before from the cache on disk."""
-        encoder = importlib.import_module(f"fewshot_course.{MODULES[self.framework]}.encoder")
+        encoder = framework_module(self.framework, "encoder")
         return encoder.encode(
             list(texts), self.model, normalize=True, max_length=self.max_length, device=self.device
         )

@@ -94,7 +94,6 @@ def pseudo_label_loop(
     y_true: Any = None,
     classes: Any = None,
     fit_params: Mapping[str, Any] | None = None,
-    labeller_params: Mapping[str, Any] | None = None,
 ) -> LoopResult:
     """Train a classifier on labels and pseudo-labels, in rounds.
 
@@ -118,24 +117,23 @@ def pseudo_label_loop(
         y_true: true labels of ``X`` ``(n,)``, -1 where unknown.  They measure the pseudo-labels
             and are used for nothing else.
         classes: all the labels there are; the classes found in ``y`` if not given.
-        fit_params: further keywords of the classifier's ``fit``, such as ``{"device": "cuda"}``.
-        labeller_params: further keywords of the labeller's ``fit``.
+        fit_params: further keywords of each ``fit``, such as ``{"device": "cuda"}``; of the
+            labeller's too, as far as it takes them.
 
     Returns:
         The classifier and the history.
 
     Raises:
-        TypeError: if the classifier or labeller lacks a method, or cannot weigh examples.
-        ValueError: for NaN, no labelled example of a class, arrays that do not fit together, a
-            setting out of range, or ``labeller_params`` without a labeller.
+        TypeError: if the classifier or labeller lacks a method, cannot weigh examples, or the
+            classifier does not take ``fit_params``.
+        ValueError: for NaN, no labelled example of a class, arrays that do not fit together, or a
+            setting out of range.
     """
     for name, estimator in (("classifier", classifier), ("labeller", labeller)):
         if estimator is not None and not hasattr(estimator, "predict_proba"):
             raise TypeError(
                 f"{name} must have fit and predict_proba, got {type(estimator).__name__}."
             )
-    if labeller is None and labeller_params:
-        raise ValueError(f"labeller_params={labeller_params!r} need a labeller, got None.")
     X = check_features("X", X)
     y = check_labels("y", y, n=len(X), allow_unlabelled=True)
     found = check_classes(y, classes)
@@ -150,20 +148,21 @@ def pseudo_label_loop(
     test = _Evaluation(X_eval, y_eval, X, found)
 
     known = y != UNLABELLED
-    fit_params = fit_params or {}
-    model = clone(classifier).fit(X[known], y[known], **fit_params)
+    options = dict(fit_params or {})
+    model = clone(classifier).fit(X[known], y[known], **options)
     initial = model
     history = [Round(0, 0.0, 0, 0.0, np.nan, *test.score(model), (0,) * len(found))]
     proba = None
     if labeller is not None:
-        proba = _proba(clone(labeller).fit(X, y, **(labeller_params or {})), X[~known], found)
+        own = {k: v for k, v in options.items() if has_fit_parameter(labeller, k)}
+        proba = _proba(clone(labeller).fit(X, y, **own), X[~known], found)
     adopted, confidence = y.copy(), np.where(known, 1.0, np.nan)
     for number in range(1, rounds + 1):
         guess = proba if proba is not None else _proba(model, X[~known], found)
         chosen = select_confident(guess, threshold, quantile)
         pseudo = np.where(chosen, found[guess.argmax(axis=1)], UNLABELLED)
         adopted[~known], confidence[~known] = pseudo, guess.max(axis=1)
-        model = _joint_training(classifier, X, adopted, known, weights[number - 1], fit_params)
+        model = _joint_training(classifier, X, adopted, known, weights[number - 1], options)
         history.append(
             Round(
                 number=number,
@@ -179,24 +178,20 @@ def pseudo_label_loop(
 
 
 def _joint_training(
-    classifier: Any,
-    X: np.ndarray,
-    y: np.ndarray,
-    known: np.ndarray,
-    weight: float,
-    fit_params: Mapping[str, Any],
-) -> Any:
+    classifier: Any, X: np.ndarray, y: np.ndarray, known: np.ndarray, weight: float,
+    options: Mapping[str, Any],
+) -> Any:  # fmt: skip
     used = y != UNLABELLED
     model = clone(classifier)
     if weight == 1.0:
-        return model.fit(X[used], y[used], **fit_params)
+        return model.fit(X[used], y[used], **options)
     if not has_fit_parameter(model, "sample_weight"):
         raise TypeError(
             f"weight={weight:g} needs a classifier whose fit takes sample_weight; that of "
             f"{type(model).__name__} does not. Use weight=1 or another classifier."
         )
-    weights = np.where(known[used], 1.0, weight)
-    return model.fit(X[used], y[used], sample_weight=weights, **fit_params)
+    counted = np.where(known[used], 1.0, weight)
+    return model.fit(X[used], y[used], sample_weight=counted, **options)
 
 
 def _proba(model: Any, X: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -265,7 +265,8 @@ class CompressedClassifier(CourseClassifier):
         """Become a copy of a fitted classifier, pruned but not trained."""
         self._check_parameters()
         self.classes_, self.quantized_ = self._teacher_classes(), ""
-        self._begin(np.random.default_rng(0), "cpu", None)
+        # Beside the classifier that it is compared with: times mean nothing on two devices.
+        self._begin(np.random.default_rng(0), getattr(teacher, "_device", "cpu"), None)
         self.history_ = {}
         self._prune_now()
         return self

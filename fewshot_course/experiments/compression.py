@@ -11,7 +11,6 @@ which other processes do not lengthen.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 from fewshot_course.data import few_shot_split, load_dataset, mask_labels
 from fewshot_course.evaluation import accuracy
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
-from fewshot_course.frameworks import MODULES
+from fewshot_course.frameworks import framework_module
 
 DATA = ("tickets",)
 METHODS = {
@@ -131,8 +130,8 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     """Make one small classifier; score, weigh and time it beside the teacher."""
     config: CompressionConfig = cell.config
     data = draw(config, cell.seed)
-    package = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
-    tools = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}.compression")
+    package = framework_module(cell.framework)
+    tools = framework_module(cell.framework, "compression")
     known = np.flatnonzero(data.y >= 0)
     probe = package.TextClassifier(model=config.model, max_length=config.max_length)
     probe.fit([data.X[i] for i in known], data.y[known], device=options.device)

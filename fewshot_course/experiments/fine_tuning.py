@@ -8,7 +8,6 @@ seed draws the test texts too.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from fewshot_course.evaluation.calibration import (
     expected_calibration_error,
 )
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
-from fewshot_course.frameworks import MODULES, TextFeatures
+from fewshot_course.frameworks import TextFeatures, framework_module
 
 DATA = ("tickets", "reviews_kitchen", "reviews_films", "reviews", "sst2", "banking77", "imdb")
 METHODS = {
@@ -123,10 +122,12 @@ def _take(
 def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     """Learn from one draw and score the held-out texts."""
     data = draw(cell.config, 0 if cell.method == "full-one-draw" else cell.seed)
-    model = make_classifier(cell)
+    model = make_classifier(cell, options.device)
     if cell.method in TUNED:
         folder = options.checkpoint_dir(cell)
         model.fit(data.X, data.y, device=options.device, checkpoint_dir=folder)
+    elif cell.method == "probe":
+        model.fit(data.X, data.y, device=options.device)
     else:
         model.fit(data.X, data.y)
     proba = model.predict_proba(data.X_test)
@@ -139,8 +140,8 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     }
 
 
-def make_classifier(cell: Cell) -> Any:
-    """Return the unfitted classifier of a cell."""
+def make_classifier(cell: Cell, device: str = "auto") -> Any:
+    """Return the unfitted classifier of a cell; frozen features are computed on ``device``."""
     config: FineTuningConfig = cell.config
     if cell.method == "tfidf":
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -149,13 +150,13 @@ def make_classifier(cell: Cell) -> Any:
 
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
         return make_pipeline(words, LogisticRegression(C=10.0, max_iter=1000))
-    package = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+    package = framework_module(cell.framework)
     if cell.method == "knn":
         from sklearn.neighbors import KNeighborsClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import FunctionTransformer
 
-        encode = TextFeatures(cell.framework, config.model, config.max_length)
+        encode = TextFeatures(cell.framework, config.model, config.max_length, device)
         features = FunctionTransformer(encode)
         return make_pipeline(features, KNeighborsClassifier(n_neighbors=1))
     if cell.method == "setfit":

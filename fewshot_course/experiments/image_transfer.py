@@ -7,7 +7,6 @@ classes.  No new class is a base class, unless ``classes="base"`` asks for just 
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 
 from fewshot_course.data import few_shot_split, load_dataset, resize_images
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
-from fewshot_course.frameworks import MODULES
+from fewshot_course.frameworks import framework_module
 
 DATA = ("glyphs", "mnist5k")
 BASE_DIGITS = 5
@@ -226,4 +225,4 @@ def _pretrain(
 
 
 def _methods(framework: str) -> Any:
-    return importlib.import_module(f"fewshot_course.{MODULES[framework]}")
+    return framework_module(framework)

@@ -6,7 +6,6 @@ training part, without labels but for ``shots_target`` a class; the test part is
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from fewshot_course.data import (
     rotate_images,
 )
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
-from fewshot_course.frameworks import MODULES
+from fewshot_course.frameworks import framework_module
 
 DATA = (
     "mnist5k->uci_digits",
@@ -230,7 +229,7 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
 def make_adapter(cell: Cell) -> Any:
     """Return the unfitted estimator of a cell."""
     config: KLAdaptationConfig = cell.config
-    methods = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+    methods = framework_module(cell.framework)
     common: dict[str, Any] = {
         "network": config.network,
         "latent_dim": config.latent_dim,

@@ -409,8 +409,8 @@ def _text_model(cell: Cell, data: Draw, options: RunOptions) -> tuple[Any, Any]:
     if cell.method in ("tfidf", "knn", "probe", *_TRAINED):
         changes = {"epochs": cell.config.epochs} if cell.method in _TRAINED else {}
         alike = _as(fine_tuning.EXPERIMENT, cell, data=BOARDS[cell.config.data].data, **changes)
-        model = fine_tuning.make_classifier(alike)
-        device = {"device": options.device} if cell.method in _TRAINED else {}
+        model = fine_tuning.make_classifier(alike, options.device)
+        device = {"device": options.device} if cell.method in ("probe", *_TRAINED) else {}
         return model.fit(X, y, **device), data.X_test
     encode = TextFeatures(cell.framework, device=options.device)
     if cell.method == "synonym":

@@ -8,7 +8,6 @@ classes of the training.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from fewshot_course.data import (
 )
 from fewshot_course.evaluation import mean_interval
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
-from fewshot_course.frameworks import MODULES, TextFeatures
+from fewshot_course.frameworks import TextFeatures, framework_module
 
 HELD_OUT_ALPHABETS = ("Korean", "Latin")
 """Omniglot's alphabets of the test; the three others are trained on."""
@@ -173,7 +172,7 @@ def make_learner(cell: Cell) -> Any:
         ValueError: for a method of classification on sinusoids.
     """
     config: MAMLConfig = cell.config
-    methods = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+    methods = framework_module(cell.framework)
     regression = config.task == "sinusoid"
     common: dict[str, Any] = {
         "iterations": config.iterations,

@@ -6,7 +6,6 @@ labels of the unlabelled examples measure the pseudo-labels and are used for not
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from fewshot_course.evaluation.calibration import (
     expected_calibration_error,
 )
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
-from fewshot_course.frameworks import MODULES, TextFeatures
+from fewshot_course.frameworks import TextFeatures, framework_module
 
 TEXTS = ("tickets", "reviews_kitchen", "reviews_films")
 DATA = ("mnist5k", "uci_digits", "mnist", *TEXTS)
@@ -245,7 +244,6 @@ def fit(cell: Cell, data: Draw, options: RunOptions) -> tuple[Any, np.ndarray]:
             threshold=cell.config.threshold,
             weight=cell.config.weight,
             fit_params={"device": options.device},
-            labeller_params={"device": options.device} if cell.method == "gmm" else None,
         )
         return result.classifier, result.pseudo_labels
     if cell.method == "gmm-alone":
@@ -264,7 +262,7 @@ def fit(cell: Cell, data: Draw, options: RunOptions) -> tuple[Any, np.ndarray]:
 def make_network(cell: Cell, weight: float) -> Any:
     """Return the unfitted network estimator of a cell."""
     config: PseudoLabelConfig = cell.config
-    methods = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+    methods = framework_module(cell.framework)
     return methods.SelfTraining(
         network=config.network,
         weight=weight,
@@ -279,7 +277,7 @@ def make_network(cell: Cell, weight: float) -> Any:
 def make_mixture(cell: Cell, X: np.ndarray) -> Any:
     """Return the unfitted mixture of a cell."""
     config: PseudoLabelConfig = cell.config
-    methods = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+    methods = framework_module(cell.framework)
     return methods.GMMPseudoLabeler(
         components_per_class=config.components,
         covariance_type=config.covariance,
@@ -291,7 +289,7 @@ def make_mixture(cell: Cell, X: np.ndarray) -> Any:
 def make_generative(cell: Cell) -> Any:
     """Return the unfitted GAN or variational autoencoder of a cell."""
     config: PseudoLabelConfig = cell.config
-    methods = importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+    methods = framework_module(cell.framework)
     shared = {
         "latent_dim": config.latent_dim,
         "batch_size": config.batch_size,

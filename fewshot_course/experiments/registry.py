@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_course._checks import check_choice, check_number
-from fewshot_course.frameworks import FRAMEWORKS, check_framework
+from fewshot_course.frameworks import FRAMEWORKS, check_framework, device_kind
 
 __all__ = [
     "Cell",
@@ -215,6 +215,9 @@ class Cell:
 
     The seed chooses the split of the data as well as the initial weights, so that all methods
     and frameworks meet the same draws.
+
+    Attributes:
+        kind: kind of the device it runs on, "cpu", "cuda", ...
     """
 
     experiment: Experiment
@@ -223,6 +226,11 @@ class Cell:
     preset: str
     config: Any
     seed: int
+    kind: str = "cpu"
+
+    def on(self, device: str) -> Cell:
+        """Return this cell on a device."""
+        return dataclasses.replace(self, kind=device_kind(device))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -235,7 +243,11 @@ class Cell:
 
     @cached_property
     def config_hash(self) -> str:
-        """Hash of all that changes the result, but the seed; device and preset's name do not."""
+        """Hash of all that changes the result, but the seed; the preset's name does not.
+
+        The kind of device counts where it is not the CPU: a run on a GPU rounds otherwise, and is
+        never taken for a stored one of the CPU.
+        """
         content = {
             "experiment": self.experiment.name,
             "version": self.experiment.version,
@@ -244,6 +256,8 @@ class Cell:
             "settings": self.settings,
             "files": self._file_hashes(),
         }
+        if self.kind != "cpu":
+            content["device"] = self.kind
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -6,7 +6,6 @@ what is missing.
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import shutil
@@ -26,7 +25,7 @@ import fewshot_course
 from fewshot_course._checks import check_choice, check_number
 from fewshot_course.experiments.registry import Cell, RunOptions
 from fewshot_course.experiments.results import Result, ResultWriter, read_results
-from fewshot_course.frameworks import MODULES
+from fewshot_course.frameworks import MODULES, device_kind, framework_module, resolve_device
 
 __all__ = ["BACKENDS", "RunError", "limit_threads", "run_cell", "run_cells"]
 
@@ -64,9 +63,12 @@ def run_cell(cell: Cell, options: RunOptions = DEFAULTS) -> Result:
     with limit_threads(options.threads):
         try:
             if cell.framework in MODULES:
-                importlib.import_module(f"fewshot_course.{MODULES[cell.framework]}")
+                framework_module(cell.framework)
                 _limit_framework(cell.framework, options.threads)
-            options = replace(options, device=_device_name(cell.framework, options.device))
+                # Asked here, so that an impossible device fails in every cell, whatever it runs.
+                device = resolve_device(cell.framework, options.device)
+                options = replace(options, device=device)
+                cell = cell.on(device)
             function = cell.experiment.function()
             _reset_peak_memory()
             start = time.perf_counter()
@@ -107,7 +109,7 @@ def _result(
         seconds=round(seconds, 4),
         peak_mb=round(_peak_memory(), 1),
         versions=dict(_versions(cell.framework)),
-        device=options.device,
+        device=device_kind(options.device),
         threads=options.threads,
         error=error,
     )
@@ -133,20 +135,6 @@ def _versions(framework: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions
-
-
-def _device_name(framework: str, device: str) -> str:
-    """Return the kind of device that ``device`` means here, such as "cpu" or "cuda"."""
-    if device != "auto":
-        return device
-    if framework == "torch":
-        torch = sys.modules["torch"]
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    if framework == "tensorflow":
-        return "cuda" if sys.modules["tensorflow"].config.list_physical_devices("GPU") else "cpu"
-    return "cpu"
 
 
 # ---------------------------------------------------------------------------- threads, memory
@@ -242,7 +230,8 @@ def run_cells(
     check_number("jobs", jobs, low=1, integer=True)
     if scheduler is not None and backend != "dask":
         raise ValueError(f"scheduler={scheduler!r} needs backend='dask', got {backend!r}.")
-    wanted = {cell.key: cell for cell in cells}
+    placed = [_placed(cell, options.device) for cell in cells]
+    wanted = {cell.key: cell for cell in placed}
     done: dict[tuple[str, int], Result] = {}
     with ExitStack() as stack:
         writer = None
@@ -260,6 +249,16 @@ def run_cells(
             done[result.key] = result
             advance()
     return [done[key] for key in wanted]
+
+
+def _placed(cell: Cell, device: str) -> Cell:
+    """Return the cell where it will run: its results are those of that kind of device."""
+    if cell.framework not in MODULES or device == "cpu":
+        return cell
+    try:
+        return cell.on(resolve_device(cell.framework, device))
+    except (ValueError, TypeError, ImportError):
+        return cell  # it fails by itself, and says why
 
 
 Stream = Callable[[Sequence[Cell]], Iterator[Result]]

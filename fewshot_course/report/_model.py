@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from fewshot_course import __version__
-from fewshot_course._checks import UNLABELLED, check_features
+from fewshot_course._checks import UNLABELLED, check_choice, check_features
 from fewshot_course.both.bert import find_bert
 from fewshot_course.both.texts import check_texts
-from fewshot_course.frameworks import MODULES, TextFeatures
+from fewshot_course.frameworks import TextFeatures, check_framework, framework_module
 from fewshot_course.weights import load_arrays, part_of, save_arrays
 
 FORMAT = "fewshot_course.report_model/1"
@@ -179,7 +179,7 @@ class Encoded:
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray], facts: Facts) -> Encoded:
         """Return the same features."""
-        return cls(facts["framework"], facts["model"])
+        return cls(check_framework(facts["framework"]), facts["model"])
 
 
 # ---------------------------------------------------------------------------- heads
@@ -335,7 +335,8 @@ class Course:
     def from_state(cls, arrays: Mapping[str, np.ndarray], facts: Facts) -> Course:
         """Return the same head, by the estimator's own ``load``; the twin's if need be."""
         header = facts["header"]
-        head = cls(_installed(facts["framework"]), header["class"], header["params"])
+        framework = _installed(check_framework(facts["framework"]))
+        head = cls(framework, check_choice("class", header["class"], COURSE), header["params"])
         with tempfile.TemporaryDirectory() as folder:
             path = save_arrays(Path(folder) / "estimator", arrays, header)
             head.estimator = _class(head.framework, head.name).load(path)
@@ -456,12 +457,19 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     arrays, header = load_arrays(path)
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} holds {header.get('format')!r}, expected {FORMAT!r}.")
-    features, head = (
-        known[header["parts"][name]].from_state(part_of(arrays, name), header["facts"][name])
-        for name, known in (("features", FEATURES), ("head", HEADS))
-    )
-    model = Model(header["kind"], header["class_names"], features, head, header["title"])
-    model.input_shape = tuple(header["input_shape"])
+    try:
+        parts, facts = header["parts"], header["facts"]
+        features, head = (
+            known[check_choice(name, parts[name], known)].from_state(
+                part_of(arrays, name), facts[name]
+            )
+            for name, known in (("features", FEATURES), ("head", HEADS))
+        )
+        kind = check_choice("kind", header["kind"], ("texts", "vectors", "images"))
+        model = Model(kind, header["class_names"], features, head, header["title"])
+        model.input_shape = tuple(header["input_shape"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no whole model of a report: {error!r:.200}.") from None
     return model
 
 
@@ -480,8 +488,13 @@ def _installed(framework: str) -> str:
     )
 
 
+COURSE = ("GMMPseudoLabeler", "SelfTraining")
+"""The estimators of the course that a report's model may have; a file names one of these."""
+
+
 def _class(framework: str, name: str) -> Any:
-    return getattr(importlib.import_module(f"fewshot_course.{MODULES[framework]}"), name)
+    check_choice("class", name, COURSE)
+    return getattr(framework_module(framework), name)
 
 
 def _nearest(X: np.ndarray, points: np.ndarray, k: int) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Semi-supervised GANs in both frameworks: losses against oracles, then the estimator."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp, softmax
@@ -264,3 +267,20 @@ def test_a_generator_that_diverges_is_told(framework):
     X, y = images()
     with pytest.raises(FloatingPointError, match=r"at step \d+ \(learning rate 1e\+30\)"):
         labeler(framework, lr=1e30, decay=0.0).fit(X, mask_labels(y, np.arange(9)))
+
+
+def test_the_page_feeds_a_generator_that_stands_on_another_device():
+    """On the device "meta", which every machine has and which takes no tensor of the CPU."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from fewshot_course.torch import gan, optim
+
+    page = Path(__file__).parents[2] / "chapters/pseudo_labels/gan/torch.md"
+    cell = re.search(r":label: collapse\n.*?\n\n(.*?)collapsed =", page.read_text(), re.DOTALL)[1]
+
+    class Fitted:
+        generator_ = gan.Generator(10, 0, (8, 8), (6,)).double().to("meta").eval()
+        network_ = gan.Discriminator((8, 8), 3, (6,)).double().to("meta")
+
+    here = {"fitted": {"plain": Fitted}, "np": np, "torch": torch, "gan": gan, "optim": optim}
+    exec(cell.replace("range(200)", "range(2)"), here)
+    assert here["loss"].device.type == "meta"

@@ -277,15 +277,28 @@ def test_loop_hands_the_device_on(framework):
     masked = mask_labels(y, np.arange(9))
     network = self_training(framework, weight=0.0)
     mixture = framework.estimator("GMMPseudoLabeler", covariance_type="tied")
-    nowhere, here = {"device": "no-such-device"}, {"device": "cpu"}
-    for used in ({"fit_params": nowhere}, {"fit_params": here, "labeller_params": nowhere}):
+    for classifier, labeller in ((network, None), (network, mixture)):
+        options = {"labeller": labeller, "rounds": 1, "weight": 0.5}
         with pytest.raises(ValueError, match="device='no-such-device'"):
-            pseudo_label_loop(network, X, masked, labeller=mixture, rounds=1, **used)
-    found = pseudo_label_loop(
-        network, X, masked, labeller=mixture, rounds=1, weight=0.5, fit_params=here,
-        labeller_params=here,
-    )  # fmt: skip
-    assert len(found.history) == 2
+            pseudo_label_loop(
+                classifier, X, masked, fit_params={"device": "no-such-device"}, **options
+            )
+        found = pseudo_label_loop(classifier, X, masked, fit_params={"device": "cpu"}, **options)
+        assert len(found.history) == 2
+
+
+def test_loop_hands_the_device_to_a_labeller_that_takes_one(framework):
+    """The classifier takes any device here; the mixture does not."""
+
+    class Anywhere(NearestNeighbourLine):
+        def fit(self, X, y, sample_weight=None, device="auto"):
+            return super().fit(X, y, sample_weight)
+
+    mixture = framework.estimator("GMMPseudoLabeler", covariance_type="tied")
+    with pytest.raises(ValueError, match="device='no-such-device'"):
+        pseudo_label_loop(
+            Anywhere(), LINE, LINE_Y, labeller=mixture, fit_params={"device": "no-such-device"}
+        )
 
 
 def test_loop_hands_keywords_to_every_fit():
@@ -312,8 +325,8 @@ def test_loop_names_bad_input():
         pseudo_label_loop(KNeighborsClassifier(2), X, masked, weight=0.5)
     with pytest.raises(TypeError, match="labeller must have fit and predict_proba"):
         pseudo_label_loop(model, X, masked, labeller="gmm")
-    with pytest.raises(ValueError, match=r"labeller_params=.* need a labeller"):
-        pseudo_label_loop(model, X, masked, labeller_params={"device": "cpu"})
+    with pytest.raises(TypeError, match="device"):
+        pseudo_label_loop(model, X, masked, fit_params={"device": "cpu"})
     with pytest.raises(ValueError, match="weight has 2 values for rounds=3"):
         pseudo_label_loop(model, X, masked, weight=[1, 1])
     with pytest.raises(ValueError, match="X_eval and y_eval together"):

@@ -127,6 +127,114 @@ def test_every_exemption_is_still_needed(packages):
         assert names <= parameters
 
 
+# ---------------------------------------------------------------- side by side
+
+# What both/ holds for several methods, and so has no twins of its name.
+GROUND = {
+    "batches", "bert", "estimator", "generative", "probe", "pruning", "student", "texts", "training",
+    "worker",
+}  # fmt: skip
+
+# How the frameworks call one thing, in docstrings.
+WORDS = {
+    "TensorFlow": "PyTorch", "tf.Tensor": "Tensor", "keras.Model": "nn.Module", "model": "module",
+    "Keras": "torchao", "fewshot_course.tf": "fewshot_course.torch",
+}  # fmt: skip
+# Functions whose docstrings tell what only one framework does.
+OWN_WORDS = {
+    "_training.resolve_device", "_training.train", "_training.Updater", "_training.normal",
+    "encoder.compiled",
+}  # fmt: skip
+
+
+def plain(text):
+    for word, other in WORDS.items():
+        text = text.replace(word, other)
+    return " ".join(text.split())
+
+
+def own_functions(module):
+    """Return the functions and classes that a module itself defines, in their order."""
+    made = [
+        (inspect.getsourcelines(value)[1], name, value)
+        for name, value in vars(module).items()
+        if (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == module.__name__
+    ]
+    return {name: value for _, name, value in sorted(made, key=lambda found: found[0])}
+
+
+def differences(one, two, where):
+    """List where two twins do not read alike side by side."""
+    mine, theirs = own_functions(one), own_functions(two)
+    shared = [name for name in mine if name in theirs]
+    public = [name for name in shared if not name.startswith("_")]
+    found = []
+    if public != [name for name in theirs if name in public]:
+        found.append(f"{where}: {public} stand in another order in the other twin")
+    for name in shared:
+        a, b = mine[name], theirs[name]
+        if not name.startswith("_") and f"{where}.{name}" not in OWN_WORDS:
+            if not (inspect.getdoc(a) or "").strip():
+                found.append(f"{where}.{name} has no docstring")
+            elif plain(inspect.getdoc(a)) != plain(inspect.getdoc(b) or ""):
+                found.append(f"{where}.{name} has two docstrings")
+        if name.startswith("_") and inspect.isfunction(a) and inspect.isfunction(b):
+            if signature_of(a, where) != signature_of(b, where):
+                found.append(
+                    f"{where}.{name} takes {signature_of(a, where)} and {signature_of(b, where)}"
+                )
+    return found
+
+
+def test_twins_read_alike_side_by_side(packages):
+    found = []
+    for name in sorted(module_names(packages[0]) & module_names(packages[1])):
+        twins = [importlib.import_module(f"{package.__name__}.{name}") for package in packages]
+        found += differences(*twins, name)
+    assert found == []
+
+
+def test_each_method_is_three_files_of_one_name(packages):
+    both = module_names(importlib.import_module("fewshot_course.both"))
+    twins = module_names(packages[0]) & module_names(packages[1])
+    assert both - twins == GROUND
+    assert len(both & twins) >= 10
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("def first(x):", "def later(x):", None),
+        ('"""Return x."""', '"""Return y."""', "m.first has two docstrings"),
+        ("def _helper(x):", "def _helper(x, y):", "m._helper takes"),
+    ],
+)
+def test_what_does_not_read_alike_is_found(tmp_path, monkeypatch, before, after, named):
+    source = (
+        'def first(x):\n    """Return x."""\n\n\ndef second(x):\n    """Return twice x."""\n\n\n'
+        "def _helper(x):\n    return x\n"
+    )
+    assert before in source
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "twin_a.py").write_text(source)
+    (tmp_path / "twin_b.py").write_text(source.replace(before, after))
+    importlib.invalidate_caches()
+    pair = [importlib.reload(importlib.import_module(name)) for name in ("twin_a", "twin_b")]
+    found = differences(*pair, "m")
+    assert (found == []) if named is None else any(named in fault for fault in found), found
+
+
+def test_another_order_is_found(tmp_path, monkeypatch):
+    parts = ['def first(x):\n    """A."""\n', 'def second(x):\n    """B."""\n']
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "order_a.py").write_text("\n".join(parts))
+    (tmp_path / "order_b.py").write_text("\n".join(parts[::-1]))
+    importlib.invalidate_caches()
+    pair = [importlib.import_module(name) for name in ("order_a", "order_b")]
+    assert "another order" in differences(*pair, "m")[0]
+
+
 # ---------------------------------------------------------------- planted holes
 
 
