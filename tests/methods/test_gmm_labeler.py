@@ -207,6 +207,25 @@ def test_images_pca_saved_and_loaded_by_the_twin(framework, both, tmp_path):
         model.predict(X[:, :4])
 
 
+def test_a_file_sets_what_is_declared_and_nothing_else(framework, tmp_path):
+    X, y = clusters()
+    model = labeler(framework).fit(X, few(y))
+    arrays = model._fitted_arrays() | {"_apply": np.zeros(1)}
+    model._fitted_arrays = lambda: arrays
+    path = model.save(tmp_path / "crafted.safetensors")
+    with pytest.raises(ValueError, match=r"no arrays.*_apply"):
+        type(model).load(path)
+
+
+def test_fit_runs_the_step_that_is_shown(framework, monkeypatch):
+    module, calls = framework.module("gmm"), []
+    shown = module.em_step
+    monkeypatch.setattr(module, "em_step", lambda *a, **k: calls.append(a) or shown(*a, **k))
+    X, y = clusters()
+    model = labeler(framework).fit(X, few(y))
+    assert len(calls) == len(model.log_likelihood_) > 1
+
+
 @QUIET
 def test_the_twins_fit_the_same(both):
     data = load_dataset("uci_digits")

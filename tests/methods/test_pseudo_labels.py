@@ -272,6 +272,51 @@ def test_loop_with_scikit_learn_and_with_a_labeller(framework):
     assert clone(network).get_params() == network.get_params()
 
 
+def test_loop_hands_the_device_on(framework):
+    X, y = clusters()
+    masked = mask_labels(y, np.arange(9))
+    network = self_training(framework, weight=0.0)
+    mixture = framework.estimator("GMMPseudoLabeler", covariance_type="tied")
+    for classifier, labeller in ((network, None), (network, mixture)):
+        options = {"labeller": labeller, "rounds": 1, "weight": 0.5}
+        with pytest.raises(ValueError, match="device='no-such-device'"):
+            pseudo_label_loop(
+                classifier, X, masked, fit_params={"device": "no-such-device"}, **options
+            )
+        found = pseudo_label_loop(classifier, X, masked, fit_params={"device": "cpu"}, **options)
+        assert len(found.history) == 2
+
+
+def test_loop_hands_the_device_to_a_labeller_that_takes_one(framework):
+    """The classifier takes any device here; the mixture does not."""
+
+    class Anywhere(NearestNeighbourLine):
+        def fit(self, X, y, sample_weight=None, device="auto"):
+            return super().fit(X, y, sample_weight)
+
+    mixture = framework.estimator("GMMPseudoLabeler", covariance_type="tied")
+    with pytest.raises(ValueError, match="device='no-such-device'"):
+        pseudo_label_loop(
+            Anywhere(), LINE, LINE_Y, labeller=mixture, fit_params={"device": "no-such-device"}
+        )
+
+
+def test_loop_hands_keywords_to_every_fit():
+    seen = []
+
+    class Spy(NearestNeighbourLine):
+        def fit(self, X, y, sample_weight=None, device="auto"):
+            seen.append(device)
+            return super().fit(X, y, sample_weight)
+
+    for weight in (1.0, 0.5):
+        pseudo_label_loop(
+            Spy(), LINE, LINE_Y, rounds=2, threshold=0.75, weight=weight,
+            fit_params={"device": "there"},
+        )  # fmt: skip
+    assert seen == ["there"] * 6
+
+
 def test_loop_names_bad_input():
     X, y = clusters()
     masked = mask_labels(y, np.arange(9))
@@ -280,6 +325,8 @@ def test_loop_names_bad_input():
         pseudo_label_loop(KNeighborsClassifier(2), X, masked, weight=0.5)
     with pytest.raises(TypeError, match="labeller must have fit and predict_proba"):
         pseudo_label_loop(model, X, masked, labeller="gmm")
+    with pytest.raises(TypeError, match="device"):
+        pseudo_label_loop(model, X, masked, fit_params={"device": "cpu"})
     with pytest.raises(ValueError, match="weight has 2 values for rounds=3"):
         pseudo_label_loop(model, X, masked, weight=[1, 1])
     with pytest.raises(ValueError, match="X_eval and y_eval together"):
