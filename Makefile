@@ -13,8 +13,10 @@ PIP := $(PY) -m pip --disable-pip-version-check
 STAMPS := $(VENV)/.stamps
 INDEX := _build/html/index.html
 
+# The exact versions that were tested; `make unit CONSTRAINTS=/dev/null` takes the newest ones.
+CONSTRAINTS ?= constraints.txt
 # One version of torch, asked for by its own line below.
-TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH := $(shell sed -n 's/^torch==/==/p' $(CONSTRAINTS))
 NOTEBOOKS ?= $(shell find chapters book -name '*.ipynb' -not -path '*/.*' -not -path '*/_build/*' 2>/dev/null | sort)
 # Everything that a page may show.
 BOOK_SOURCES := $(shell find _config.yml _toc.yml book chapters results fewshot_course -type f \
@@ -56,13 +58,13 @@ $(STAMPS)/venv:
 
 $(STAMPS)/book: $(STAMPS)/venv pyproject.toml constraints.txt
 	@echo "Installing what the book needs (no framework; a minute or two the first time)"
-	@$(PIP) install -q -c constraints.txt -e ".[book]"
+	@$(PIP) install -q -c $(CONSTRAINTS) -e ".[book]"
 	@touch $@
 
 $(STAMPS)/all: $(STAMPS)/book
 	@echo "Installing the frameworks and the test tools (some minutes the first time)"
-	@$(PIP) install -q "torch==$(TORCH)"
-	@$(PIP) install -q -c constraints.txt -e ".[torch,tf,text,compression,scaling,cluster,book,test]"
+	@$(PIP) install -q "torch$(TORCH)"
+	@$(PIP) install -q -c $(CONSTRAINTS) -e ".[torch,tf,text,compression,scaling,cluster,book,test]"
 	@touch $@
 
 install-book: $(STAMPS)/book
@@ -96,10 +98,13 @@ lint: $(STAMPS)/all
 	$(PY) -m codespell_lib .
 	$(PY) -m mypy
 
+# make unit COVERAGE="--cov" measures which lines of the package the tests run.
+COVERAGE ?=
 # Files are dealt out by name: by the number of their tests, as is the default, the slowest with few
 # tests would come last and keep one process waiting.
 unit: $(STAMPS)/all
-	$(PY) -m pytest tests --ignore=tests/book -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest tests --ignore=tests/book -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+		$(COVERAGE)
 
 check-notebooks: pairs nbval
 

@@ -121,3 +121,16 @@ def test_ci_runs_the_two_commands_and_requires_the_browser():
     assert text.index("FEWSHOT_COURSE_REQUIRE_BROWSER=1") < text.index("make book </dev/null")
     assert text.index("make book </dev/null") < text.index("make test </dev/null")
     assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=False).returncode == 0
+
+
+def test_a_commit_is_checked_by_make_lint():
+    import yaml
+
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    assert [hook["entry"] for hook in repo["hooks"]] == ["make lint"]
+
+
+def test_the_book_is_built_on_every_interpreter_that_ci_finds():
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "for version in 3.12 3.13" in text
+    assert 'make -C "$folder" book' in text

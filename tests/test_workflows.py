@@ -97,9 +97,23 @@ def test_every_gate_says_why_it_exists(name: str) -> None:
 def test_the_test_workflow_runs_every_part_of_make_test() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     parts = re.search(r"^test: (.+)$", makefile, re.MULTILINE)[1].split()
-    called = [MAKE.match(line)[1] for line in commands(read("test"))]
+    job = {"jobs": {"test": read("test")["jobs"]["test"]}}
+    called = [MAKE.match(line)[1] for line in commands(job)]
     assert called == ["install", *parts]
     assert read("test")["env"]["FEWSHOT_COURSE_REQUIRE_BROWSER"] == "1"
+
+
+def test_every_promised_python_is_run() -> None:
+    """Each builds the book and runs the unit tests; the newest releases are tried every week."""
+    classifiers = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    promised = set(re.findall(r"Python :: (3\.\d+)", classifiers))
+    jobs = read("test")["jobs"]
+    (setup,) = [step for step in jobs["test"]["steps"] if "python-version" in step.get("with", {})]
+    tried = {setup["with"]["python-version"], *jobs["pythons"]["strategy"]["matrix"]["python"]}
+    assert tried == promised
+    made = {MAKE.match(line)[1] for line in commands({"jobs": {"x": jobs["pythons"]}})}
+    assert made == {"book", "unit"}
+    assert any("CONSTRAINTS=/dev/null" in line for line in commands(read("weekly")))
 
 
 def test_only_what_was_tested_is_published() -> None:
@@ -122,7 +136,7 @@ def test_a_failed_week_opens_an_issue() -> None:
     workflow = read("weekly")
     assert workflow[True]["schedule"]
     report = workflow["jobs"]["report"]
-    assert report["needs"] == "colab"
+    assert report["needs"] == ["colab", "newest"]
     assert "failure()" in report["if"]
     assert report["permissions"] == {"issues": "write"}
     assert any(line.startswith("gh issue create ") for line in commands(workflow))

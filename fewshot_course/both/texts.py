@@ -113,7 +113,7 @@ def _tokenizer(folder: Path) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from tokenizers import Tokenizer
-        from tokenizers.implementations import BertWordPieceTokenizer
+        from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
     except ImportError as error:
         raise ImportError(
             f"texts need tokenizers ({error}); install it with: pip install 'fewshot-course[text]'"

@@ -395,7 +395,7 @@ def _point(ax: Axes, interval: Interval, i: int) -> None:
     ax.errorbar(interval.mean, i, xerr=error, fmt=marker, color=_colour(i), capsize=4)
 
 
-def _check_names(name: str, value: Mapping) -> None:
+def _check_names(name: str, value: Mapping[str, Any]) -> None:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a dict by method name, got {type(value).__name__}.")
     if not value:

@@ -43,8 +43,9 @@ class Encoder(nn.Module):
         bert = _bert_model(config)
         self.embeddings, self.encoder = bert.embeddings, bert.encoder
         self._dropouts = [_share_dropout(self.embeddings)]
-        for layer in self.encoder.layer:
-            attention = layer.attention
+        layers: Any = self.encoder.layer
+        for layer in layers:
+            attention: Any = layer.attention
             for name in LORA_TARGETS if lora_rank else ():
                 linear = _LoRALinear(config.hidden_size, lora_rank, lora_alpha)
                 setattr(attention.self, name, linear)
@@ -72,7 +73,8 @@ class Encoder(nn.Module):
             module.factor = factor
         x = _pack(self.embeddings(input_ids=ids), places)
         hidden = (1.0 - mask[:, None, None, :].to(x.dtype)) * torch.finfo(x.dtype).min
-        for layer in self.encoder.layer:
+        layers: Any = self.encoder.layer
+        for layer in layers:
             x = layer(x, hidden, places=places)
             x = x[0] if isinstance(x, tuple) else x  # transformers 4 returns a tuple
         return _unpack(x, places, mask.shape)
