@@ -320,6 +320,52 @@ def _print_standings(title: str, rows: Sequence[Any]) -> None:
     _console().print(table)
 
 
+# ---------------------------------------------------------------------------- train
+
+
+@app.command()
+def train(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Networks of the plan.", metavar="NAME")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All networks of the plan.")] = False,
+    plan: Annotated[Path, typer.Option("--plan", help="YAML file: what to train.")] = Path(
+        "results/networks.yaml"
+    ),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the networks. Default: beside the plan.")
+    ] = None,
+    trials: Annotated[
+        Path | None,
+        typer.Option(
+            "--trials",
+            help="Keep no network: score on the validation part and add a line to this file.",
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option("--checkpoints", help="Default: .checkpoints beside the plan.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Train the course's own networks, one after another, and store each with its card.
+
+    Started again after a kill, it goes on where it was; what is stored is not trained again.
+    """
+    with _one_line_errors():
+        from fewshot_course._checks import check_choice
+        from fewshot_course.experiments.networks import load_plans, train_networks, try_settings
+
+        plans = load_plans(plan)
+        if every == bool(names):
+            raise ValueError(f"name networks, or take --all; {plan} has {', '.join(plans)}.")
+        chosen = [plans[check_choice("network", name, plans)] for name in names or plans]
+        folder = checkpoints or plan.parent / ".checkpoints"
+        if trials is not None:
+            try_settings(chosen, trials, folder, device=device, say=typer.echo)
+            return
+        train_networks(chosen, out or plan.with_suffix(""), folder, device=device, say=typer.echo)
+
+
 # ---------------------------------------------------------------------------- estimate
 
 

@@ -3,6 +3,7 @@
 from fewshot_course.data._files import DataError
 from fewshot_course.data.episodes import Episodes, EpisodeSampler
 from fewshot_course.data.images import frame_digits, resize_images, rotate_images
+from fewshot_course.data.omniglot import character_parts, quarter_turns
 from fewshot_course.data.registry import DATASETS, Dataset, DatasetInfo, load_dataset, where
 from fewshot_course.data.sinusoids import SinusoidSampler
 from fewshot_course.data.splits import BatchStream, Split, few_shot_split, mask_labels
@@ -18,11 +19,13 @@ __all__ = [
     "Episodes",
     "SinusoidSampler",
     "Split",
+    "character_parts",
     "few_shot_split",
     "frame_digits",
     "load_csv",
     "load_dataset",
     "mask_labels",
+    "quarter_turns",
     "resize_images",
     "rotate_images",
     "where",

@@ -160,6 +160,26 @@ _ENTRIES = (
     _Entry(
         DatasetInfo(
             name="omniglot",
+            title="Omniglot",
+            kind="images",
+            n=32_460,
+            shape=(28, 28),
+            n_classes=1623,
+            licence="MIT",
+            source="Lake, Salakhutdinov and Tenenbaum (2015)",
+            address="https://github.com/brendenlake/omniglot",
+            needs_download=True,
+            note="Fifty alphabets, 20 drawers a character; inverted to white on black and resized "
+            "from 105 × 105. The splits are Lake's, thirty alphabets and twenty others; for the "
+            "random one of most published tables see character_parts.",
+            splits=omniglot.SPLITS,
+        ),
+        omniglot.load_omniglot,
+        tuple(omniglot.ARCHIVES.values()),
+    ),
+    _Entry(
+        DatasetInfo(
+            name="omniglot_small",
             title="Omniglot, small background set 1",
             kind="images",
             n=2720,
@@ -172,8 +192,8 @@ _ENTRIES = (
             note="Five alphabets of the thirty in the full background set, 20 drawers a "
             "character; inverted to white on black and resized from 105 × 105.",
         ),
-        omniglot.load_omniglot,
-        (omniglot.OMNIGLOT,),
+        omniglot.load_omniglot_small,
+        (omniglot.SMALL,),
     ),
     _Entry(
         DatasetInfo(

@@ -135,13 +135,34 @@ def test_mnist5k_images_are_of_mnists_training_part(needs):
 
 
 @pytest.mark.real_data
-def test_omniglot_holds_twenty_drawings_of_every_character_by_alphabet(needs):
+@pytest.mark.parametrize(
+    ("name", "split", "characters", "alphabets"),
+    [
+        ("omniglot", "all", 1623, 50),
+        ("omniglot", "background", 964, 30),
+        ("omniglot", "evaluation", 659, 20),
+        ("omniglot_small", "all", 136, 5),
+    ],
+)
+def test_omniglot_holds_twenty_drawings_of_every_character_by_alphabet(
+    needs, name, split, characters, alphabets
+):
+    needs(name)
+    data = load_dataset(name, split)
+    assert np.bincount(data.y).tolist() == [20] * characters
+    assert len(set(data.class_groups)) == alphabets
+    for one, group in zip(data.class_names, data.class_groups, strict=True):
+        assert one.startswith(group + "/")
+
+
+@pytest.mark.real_data
+def test_the_small_omniglot_is_part_of_the_whole(needs):
     needs("omniglot")
-    data = load_dataset("omniglot")
-    assert np.bincount(data.y).tolist() == [20] * 136
-    assert len(set(data.class_groups)) == 5
-    for name, group in zip(data.class_names, data.class_groups, strict=True):
-        assert name.startswith(group + "/")
+    needs("omniglot_small")
+    whole, small = load_dataset("omniglot", "background"), load_dataset("omniglot_small")
+    rows = [whole.class_names.index(name) for name in small.class_names]
+    chosen = np.concatenate([np.flatnonzero(whole.y == row) for row in rows])
+    assert np.array_equal(whole.X[chosen], small.X)
 
 
 @pytest.mark.real_data
