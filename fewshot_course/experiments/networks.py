@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import os
 import platform
@@ -36,8 +35,8 @@ from fewshot_course.checkpoints import CheckpointError
 from fewshot_course.data import DataError
 from fewshot_course.evaluation import mean_interval, paired_difference
 from fewshot_course.experiments import characters
-from fewshot_course.experiments.registry import MODULES, check_framework
 from fewshot_course.experiments.runner import RunError, limit_threads
+from fewshot_course.frameworks import check_framework, framework_module
 from fewshot_course.weights import load_arrays
 
 __all__ = [
@@ -234,7 +233,7 @@ def _hash_config(config: Mapping[str, Any]) -> str:
 
 
 def _method(framework: str, name: str) -> Any:
-    module = importlib.import_module(f"fewshot_course.{MODULES[framework]}")
+    module = framework_module(framework)
     return getattr(module, check_choice("method", name, _METHODS))
 
 

@@ -372,7 +372,7 @@ def test_another_architecture_is_refused(copy, key, value, message):
 
 def test_weights_of_other_shapes_are_refused(copy):
     arrays, header = load_arrays(copy / "tiny.safetensors")
-    arrays["body.0.weight"] = arrays["body.0.weight"][:, :-1]
+    arrays["network.body.0.weight"] = arrays["network.body.0.weight"][:, :-1]
     save_arrays(copy / "tiny.safetensors", arrays, header)
     sign(copy)
     with pytest.raises(ArchitectureMismatch, match=r"shape of body\.0\.weight"):
