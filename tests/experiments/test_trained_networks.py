@@ -375,7 +375,7 @@ def test_weights_of_other_shapes_are_refused(copy):
     arrays["network.body.0.weight"] = arrays["network.body.0.weight"][:, :-1]
     save_arrays(copy / "tiny.safetensors", arrays, header)
     sign(copy)
-    with pytest.raises(ArchitectureMismatch, match=r"shape of body\.0\.weight"):
+    with pytest.raises(ArchitectureMismatch, match=r"shape of network\.body\.0\.weight"):
         load_network("tiny", folder=copy)
 
 
