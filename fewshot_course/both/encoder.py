@@ -117,6 +117,7 @@ def frozen_features(
     batch_size: int,
     dtype: str,
     cache: bool,
+    device: str,
 ) -> np.ndarray:
     """Do what ``encode`` of each framework says.
 
@@ -130,6 +131,8 @@ def frozen_features(
         batch_size: texts at once.
         dtype: "float32" or "float64".
         cache: whether to read and write features on disk.
+        device: where the encoder runs; its kind is part of the key, as other hardware rounds
+            otherwise ("cuda:1" is given what "cuda:0" computed, never what the CPU did).
     """
     texts = check_texts("texts", texts)
     check_choice("dtype", dtype, ["float32", "float64"])
@@ -137,7 +140,8 @@ def frozen_features(
     files = find_bert(model)
     check_max_length(max_length, files.config.max_position_embeddings)
     settings = {"framework": framework, "model": files.sha256, "max_length": max_length}
-    store = FeatureCache(settings | {"dtype": dtype, "pool": "mean", "version": 1}, dtype)
+    settings |= {"dtype": dtype, "device": device.partition(":")[0]}
+    store = FeatureCache(settings | {"pool": "mean", "version": 1}, dtype)
     known = store.get(texts) if cache else {}
     features = np.empty((len(texts), files.config.hidden_size), dtype)
     for index, value in known.items():

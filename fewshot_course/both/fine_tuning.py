@@ -89,9 +89,6 @@ def top_names(config: BertConfig, layers: int) -> list[str]:
     return [f"bert.{name}" for name in config.shapes() if name.startswith(prefixes)]
 
 
-# ---------------------------------------------------------------- the convex part
-
-
 # ---------------------------------------------------------------- the few labels
 
 

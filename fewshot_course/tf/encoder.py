@@ -210,7 +210,8 @@ def encode(
 ) -> np.ndarray:
     """Return frozen features of texts: the mean over the tokens of a pretrained BERT's output.
 
-    Features are kept on disk by content (text, model, settings), so a text is encoded once.
+    Features are kept on disk by content (text, model, settings) and kind of device, so a text is
+    encoded once.
 
     Args:
         texts: list of str.
@@ -233,7 +234,7 @@ def encode(
     return frozen_features(
         texts, model, lambda files: _pooler(files, dtype, place),
         framework="tensorflow", normalize=normalize, max_length=max_length, batch_size=batch_size,
-        dtype=dtype, cache=cache,
+        dtype=dtype, cache=cache, device=place,
     )  # fmt: skip
 
 

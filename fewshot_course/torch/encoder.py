@@ -171,7 +171,8 @@ def encode(
 ) -> np.ndarray:
     """Return frozen features of texts: the mean over the tokens of a pretrained BERT's output.
 
-    Features are kept on disk by content (text, model, settings), so a text is encoded once.
+    Features are kept on disk by content (text, model, settings) and kind of device, so a text is
+    encoded once.
 
     Args:
         texts: list of str.
@@ -194,7 +195,7 @@ def encode(
     return frozen_features(
         texts, model, lambda files: _pooler(files, dtype, place),
         framework="torch", normalize=normalize, max_length=max_length, batch_size=batch_size,
-        dtype=dtype, cache=cache,
+        dtype=dtype, cache=cache, device=place,
     )  # fmt: skip
 
 

@@ -245,6 +245,26 @@ def test_neither_framework_is_given_the_others_features(both, tiny, own_cache, m
         two.encode(TEXTS, tiny, **TINY)
 
 
+def test_no_device_is_given_what_another_kind_computed(framework, tiny, own_cache, monkeypatch):
+    """A GPU rounds otherwise than a CPU; two GPUs round alike."""
+    module = framework.module("encoder")
+    gpu = {"torch": "cuda", "tensorflow": "gpu"}[framework.name]
+    asked = []
+
+    def encoder_on(files, dtype, device):
+        asked.append(device)
+        return lambda ids, mask: np.full((len(ids), 16), 1.0 + len(asked))
+
+    monkeypatch.setattr(module, "_pooler", encoder_on)
+    monkeypatch.setattr(module, "resolve_device", lambda device: device)
+    found = {
+        device: module.encode(TEXTS, tiny, device=device, **TINY)[0, 0]
+        for device in ("cpu", f"{gpu}:0", f"{gpu}:1", gpu)
+    }
+    assert asked == ["cpu", f"{gpu}:0"]
+    assert list(found.values()) == [2, 3, 3, 3]
+
+
 def test_a_damaged_cache_is_announced_and_costs_only_time(framework, tiny, own_cache):
     module = framework.module("encoder")
     first = module.encode(TEXTS, tiny, **TINY)
