@@ -98,13 +98,10 @@ lint: $(STAMPS)/all
 	$(PY) -m codespell_lib .
 	$(PY) -m mypy
 
-# make unit COVERAGE="--cov" measures which lines of the package the tests run.
-COVERAGE ?=
 # Files are dealt out by name: by the number of their tests, as is the default, the slowest with few
 # tests would come last and keep one process waiting.
 unit: $(STAMPS)/all
-	$(PY) -m pytest tests --ignore=tests/book -n $(JOBS) --dist loadfile --no-loadscope-reorder \
-		$(COVERAGE)
+	$(PY) -m pytest tests --ignore=tests/book -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check-notebooks: pairs nbval
 
