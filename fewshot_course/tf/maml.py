@@ -207,7 +207,6 @@ def episode_loss(
         A scalar, ≥ 0.
     """
     Xs, ys, Xq, yq = episode
-    rule = (inner_lr, inner_steps, first_order, adapted)
     if shares_weights(network, theta, Xs.shape[1], inner_steps, adapted):
         outputs = fast_weights.outputs_after_step(
             theta, Xs, lambda o: task_loss(o, ys, task), Xq, inner_lr, first_order
@@ -227,9 +226,8 @@ def episode_loss(
     loss = meta_loss(
         lambda current: task_loss(support(current), ys, task),
         lambda current: task_loss(query(current), yq, task),
-        weights,
-        *rule,
-    )
+        weights, inner_lr, inner_steps, first_order, adapted,
+    )  # fmt: skip
     return loss / Xs.shape[0]
 
 

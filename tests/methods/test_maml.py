@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from fewshot_course.both.maml import reptile_batches
 from fewshot_course.both.training import TrainingDiverged
 from fewshot_course.data import Episodes, EpisodeSampler, SinusoidSampler
+from fewshot_course.weights import load_arrays, save_arrays
 
 METHODS = ("MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet")
 SMALL = {"iterations": 3, "n_tasks": 2, "channels": 2, "dtype": "float64", "random_state": 0}
@@ -150,6 +151,21 @@ def test_what_is_saved_predicts_the_same_in_the_twin(framework, both, method, rn
         type(framework.estimator("FOMAML")).load(path)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_older_files_whose_one_network_has_no_name_are_read(framework, both, method, rng, tmp_path):
+    learner, sampler = trained(framework, method, rng)
+    X_support, y_support, X_query, _ = sampler.sample(5, 1).task(0)
+    ours = learner.adapt(X_support, y_support).predict_proba(X_query)
+    arrays, header = load_arrays(learner.save(tmp_path / "new.safetensors"))
+    assert all(name.startswith("network.") for name in arrays)
+    nameless = {name.removeprefix("network."): array for name, array in arrays.items()}
+    path = save_arrays(tmp_path / "old.safetensors", nameless, header)
+    for other in both:
+        loaded = type(other.estimator(method)).load(path)
+        theirs = loaded.adapt(X_support, y_support).predict_proba(X_query)
+        np.testing.assert_allclose(theirs, ours, rtol=1e-8)
+
+
 def test_an_interrupted_fit_ends_like_one_never_interrupted(framework, tmp_path):
     class Stops(SinusoidSampler):
         left = 230
@@ -244,6 +260,19 @@ BAD_ADAPT = [
 def test_bad_input_of_adapt(framework, arguments, kind, message):
     with pytest.raises(kind, match=message):
         _shared(framework, "MAML").adapt(*arguments)
+
+
+@pytest.mark.parametrize("asked", [{"steps": 50}, {"lr": 99}, {"steps": 0}, {"lr": 0.0}])
+def test_protonet_takes_no_inner_steps_and_says_so(framework, asked):
+    learner = _shared(framework, "ProtoNet")
+    ((name, value),) = asked.items()
+    message = (
+        f"{name}={value!r}: a ProtoNet takes no gradient steps .*leave {name} out, or use MAML"
+    )
+    with pytest.raises(ValueError, match=message):
+        learner.adapt(E.X_support[0], E.y_support[0], **asked)
+    with pytest.raises(ValueError, match=message):
+        learner.evaluate(E, **asked)
 
 
 def test_a_diverging_inner_rate_is_named(framework):
