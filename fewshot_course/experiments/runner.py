@@ -69,6 +69,8 @@ def run_cell(cell: Cell, options: RunOptions = DEFAULTS) -> Result:
                 device = resolve_device(cell.framework, options.device)
                 options = replace(options, device=device)
                 cell = cell.on(device)
+            else:
+                options = replace(options, device="cpu")
             function = cell.experiment.function()
             _reset_peak_memory()
             start = time.perf_counter()
