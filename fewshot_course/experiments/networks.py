@@ -115,7 +115,7 @@ class Plan:
         name: of the two files; lower case letters, digits and hyphens.
         method: class of the meta-learner, such as "ProtoNet".
         framework: "torch" or "tensorflow", that of the training; both read the result.
-        data: "name" and "size" of the images, see :func:`characters.read_parts`.
+        data: "name" and "size" of the images, see ``characters.read_parts``.
         seed: of initial weights and training tasks, >= 0.
         budget: updates, >= 1.
         task: "ways", "shots" and "queries" of a training task.
