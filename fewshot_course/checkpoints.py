@@ -206,13 +206,18 @@ def _unpack(raw: bytes) -> tuple[Checkpoint, dict[str, Any]]:
         raise _Damaged("a safetensors file, but no checkpoint: it has no checksum")
     if expected != _digest(texts, arrays):
         raise _Damaged("its content does not match its checksum")
-    if texts["format"] != _FORMAT:
+    if texts.get("format") != _FORMAT:
         raise CheckpointError(
-            f"The checkpoint has format {texts['format']!r}, this version reads {_FORMAT!r}. "
+            f"The checkpoint has format {texts.get('format')!r}, this version reads {_FORMAT!r}. "
             f"Use the version of fewshot_course that wrote it, or another folder."
         )
-    meta = json.loads(texts["meta"])
-    return Checkpoint(arrays, meta), json.loads(texts["fingerprint"])
+    try:
+        meta, fingerprint = json.loads(texts["meta"]), json.loads(texts["fingerprint"])
+    except (KeyError, ValueError) as error:
+        raise _Damaged(f"a checksum, but no content that can be read: {error!r}") from error
+    if not isinstance(meta, dict) or not isinstance(fingerprint, dict):
+        raise _Damaged("meta and fingerprint must be mappings")
+    return Checkpoint(arrays, meta), fingerprint
 
 
 def _digest(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import importlib.util
 import inspect
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -489,7 +490,7 @@ def _compute(
 
     _need_frameworks(cells)
     _need_places(out, options)
-    before = _stored(out, cells)
+    before = _stored(out, cells, options)
     results = run_cells(
         cells,
         out,
@@ -542,16 +543,17 @@ def _need_places(out: Path | None, options: RunOptions) -> None:
         raise ValueError(error) from None
 
 
-def _stored(out: Path | None, cells: Sequence[Cell]) -> int:
+def _stored(out: Path | None, cells: Sequence[Cell], options: RunOptions) -> int:
     """Return how many of the cells the file has already."""
     from fewshot_course.experiments.results import read_results
+    from fewshot_course.experiments.runner import place_cells
 
     if out is None or not out.is_file():
         return 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run itself will say it
         done = {result.key for result in read_results(out) if result.error is None}
-    return len(done & {cell.key for cell in cells})
+    return len(done & {cell.key for cell in place_cells(cells, options)})
 
 
 def _print_table(rows: Sequence[Any]) -> None:
@@ -666,13 +668,7 @@ def labs_build(
     They are made from the exercise files of the course, so this works in a clone.
     """
     with _one_line_errors():
-        root = _checkout()
-        try:
-            written = _labs_tool(root).build(root, out, topic or [])
-        except OSError as error:
-            raise ValueError(f"cannot write to --out {out}: {error.strerror}") from None
-    n_students = sum("release" in path.parts for path in written)
-    typer.echo(f"{n_students} notebooks in {out / 'release'}, their solutions in {out / 'source'}")
+        typer.echo(_build_labs(_checkout(), out, topic or []))
 
 
 def _checkout() -> Path:
@@ -687,18 +683,25 @@ def _checkout() -> Path:
     )
 
 
-def _labs_tool(root: Path) -> Any:
-    """Return the clone's module that makes labs."""
+def _build_labs(root: Path, out: Path, topics: Sequence[str]) -> str:
+    """Run the clone's own tool and return its last line.
+
+    In a process of its own: the modules of a folder that happens to be around are none of ours.
+    """
     needed = ("jupytext", "nbclient", "nbformat")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
             f"making labs needs {', '.join(missing)}: pip install -e '.[book]' in the clone"
         )
-    tools = str(root / "book" / "_tools")
-    if tools not in sys.path:
-        sys.path.insert(0, tools)
-    return importlib.import_module("labs")
+    tool = str(root / "book" / "_tools" / "labs.py")
+    command = [sys.executable, tool, "build", "--out", str(out)]
+    command += [f"--topic={topic}" for topic in topics]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    if done.returncode:
+        raise ValueError(lines[-1] if lines else f"{tool} ended with {done.returncode}")
+    return lines[-1]
 
 
 # ---------------------------------------------------------------------------- doctor

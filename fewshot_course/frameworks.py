@@ -41,6 +41,16 @@ def framework_module(framework: str, name: str | None = None) -> Any:
     return importlib.import_module(package if name is None else f"{package}.{name}")
 
 
+def library(framework: str) -> Any:
+    """Import and return a framework itself, without the course's methods.
+
+    Raises:
+        ValueError: for an unknown framework.
+        ImportError: if it is not installed.
+    """
+    return importlib.import_module(check_framework(framework))
+
+
 def resolve_device(framework: str, device: str) -> str:
     """Return what a framework calls a device; "auto": what its ``fit`` would take.
 

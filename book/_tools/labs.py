@@ -451,7 +451,12 @@ def main(arguments: list[str] | None = None) -> int:
         except LabError as error:
             print(error, file=sys.stderr)
             return 1
-        print(f"{len(written)} files below {options.out}")
+        except OSError as error:
+            print(f"cannot write to --out {options.out}: {error.strerror}", file=sys.stderr)
+            return 1
+        n_students = sum("release" in path.parts for path in written)
+        places = options.out / "release", options.out / "source"
+        print(f"{n_students} notebooks in {places[0]}, their solutions in {places[1]}")
     return 0
 
 

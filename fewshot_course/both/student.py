@@ -153,6 +153,7 @@ class CompressedClassifier(CourseClassifier):
     random_state: int | None
 
     quantized_: str = ""
+    _device: str = "cpu"
     _stored: Arrays
     _integers: Integers
 
@@ -217,7 +218,7 @@ class CompressedClassifier(CourseClassifier):
         labels = self._class_index(y, len(X), classes)
         streams = Streams.from_seed(self.random_state)
         run = Run(self._engines.resolve(device), progress, log_dir, checkpoint_dir)
-        self.classes_, self.quantized_ = classes, ""
+        self.classes_, self.quantized_, self._device = classes, "", run.device
         self._begin(streams.init, run.device, X)
         self.history_: Arrays = {}
         if not self.epochs:
@@ -266,7 +267,8 @@ class CompressedClassifier(CourseClassifier):
         self._check_parameters()
         self.classes_, self.quantized_ = self._teacher_classes(), ""
         # Beside the classifier that it is compared with: times mean nothing on two devices.
-        self._begin(np.random.default_rng(0), getattr(teacher, "_device", "cpu"), None)
+        self._device = getattr(teacher, "_device", "cpu")
+        self._begin(np.random.default_rng(0), self._device, None)
         self.history_ = {}
         self._prune_now()
         return self

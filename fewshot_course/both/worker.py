@@ -5,17 +5,17 @@ python -m fewshot_course.both.worker torch|tf FOLDER
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
 from fewshot_course.both.scaling import ERROR, do_job
+from fewshot_course.frameworks import framework_module
 
 
 def main(framework: str, folder: Path) -> int:
     """Do the job in the folder; a failure is told in one line."""
     try:
-        module = importlib.import_module(f"fewshot_course.{framework}.scaling")
+        module = framework_module(framework, "scaling")
         do_job(module.DataParallelClassifier, folder)
     except Exception as error:
         message = " ".join(str(error).split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import sys
 import warnings
@@ -12,6 +11,8 @@ from types import CodeType
 from typing import Any
 
 import numpy as np
+
+from fewshot_course.frameworks import library
 
 FRAMEWORKS = ("numpy", "torch", "tensorflow")
 
@@ -43,7 +44,7 @@ def to_framework(value: Any, framework: str) -> Any:
         return value
     if framework == "numpy":
         return value.copy()
-    module = importlib.import_module(framework)
+    module = library(framework)
     return (module.tensor if framework == "torch" else module.constant)(value.astype(np.float32))
 
 

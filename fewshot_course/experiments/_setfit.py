@@ -28,12 +28,15 @@ class SetFitPeer:
         batch_size: pairs in a step.
         max_length: tokens a text may have.
         random_state: seed of pairs and batches.
+        device: "cpu", "cuda", ...: as PyTorch calls it; "auto" leaves it to the package.
 
     Raises:
         ImportError: if ``setfit`` is not installed.
     """
 
-    def __init__(self, model: str, batch_size: int, max_length: int, random_state: int) -> None:
+    def __init__(
+        self, model: str, batch_size: int, max_length: int, random_state: int, device: str = "cpu"
+    ) -> None:
         if importlib.util.find_spec("setfit") is None:
             raise ImportError(
                 "method 'setfit' compares with the package setfit, which is not installed: "
@@ -43,6 +46,7 @@ class SetFitPeer:
         self.batch_size = batch_size
         self.max_length = max_length
         self.random_state = random_state
+        self.device = None if device == "auto" else device
 
     def fit(self, X: list[str], y: np.ndarray, **_: Any) -> Self:
         """Tune the encoder on pairs, then fit the package's logistic regression."""
@@ -57,7 +61,7 @@ class SetFitPeer:
         folder = minilm.minilm_folder() if self.model == "minilm" else self.model
         bert = models.Transformer(str(folder), max_seq_length=self.max_length)
         pool = models.Pooling(bert.get_embedding_dimension(), "mean")
-        body = SentenceTransformer(modules=[bert, pool, models.Normalize()], device="cpu")
+        body = SentenceTransformer(modules=[bert, pool, models.Normalize()], device=self.device)
         self.network_ = SetFitModel(body, LogisticRegression(max_iter=1000))
         self.classes_ = np.unique(y)
         with tempfile.TemporaryDirectory() as scratch:

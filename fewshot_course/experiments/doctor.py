@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass
 from importlib import metadata
+
+from fewshot_course.frameworks import framework_module
 
 __all__ = ["Package", "advice", "devices", "packages"]
 
@@ -74,7 +75,7 @@ def _try(find: object) -> str:
 
 
 def _torch_devices() -> str:
-    importlib.import_module("fewshot_course.torch")
+    framework_module("torch")
     import torch
 
     found = ["cpu"]
@@ -87,7 +88,7 @@ def _torch_devices() -> str:
 
 
 def _tensorflow_devices() -> str:
-    importlib.import_module("fewshot_course.tf")
+    framework_module("tensorflow")
     import tensorflow as tf
 
     return ", ".join(device.name.split(":", 1)[1] for device in tf.config.list_physical_devices())

@@ -12,7 +12,7 @@ from fewshot_course._checks import check_number
 from fewshot_course.evaluation import Interval, mean_interval
 from fewshot_course.experiments.registry import Cell, RunOptions
 from fewshot_course.experiments.results import Result
-from fewshot_course.experiments.runner import DEFAULTS, RunError, run_cell
+from fewshot_course.experiments.runner import DEFAULTS, RunError, place_cells, run_cell
 
 __all__ = ["COUNTS", "Cost", "estimate_costs", "extrapolate", "price", "total"]
 
@@ -109,7 +109,7 @@ def estimate_costs(
     check_number("timed_steps", timed_steps, low=1, integer=True)
     check_number("repeats", repeats, low=2, integer=True)
     groups: dict[str, list[Cell]] = {}
-    for cell in {cell.key: cell for cell in cells}.values():
+    for cell in {cell.key: cell for cell in place_cells(cells, options)}.values():
         groups.setdefault(cell.config_hash, []).append(cell)
     seconds: dict[str, list[float]] = {}
     for result in stored:

@@ -162,7 +162,7 @@ def make_classifier(cell: Cell, device: str = "auto") -> Any:
     if cell.method == "setfit":
         from fewshot_course.experiments._setfit import SetFitPeer
 
-        return SetFitPeer(config.model, config.batch_size, config.max_length, cell.seed)
+        return SetFitPeer(config.model, config.batch_size, config.max_length, cell.seed, device)
     common: dict[str, Any] = {
         "model": config.model,
         "max_length": config.max_length,

@@ -122,10 +122,12 @@ EXPERIMENT = Experiment(
 )
 
 
-def samplers(config: MAMLConfig, shots: int, framework: str = "torch") -> dict[str, Any]:
+def samplers(
+    config: MAMLConfig, shots: int, framework: str = "torch", device: str = "auto"
+) -> dict[str, Any]:
     """Return what draws training tasks ("train") and test tasks ("test").
 
-    The framework matters for texts only: its encoder makes the features.
+    Framework and device matter for texts only: its encoder makes the features there.
 
     Raises:
         ValueError: if the data has too few classes or examples for the settings.
@@ -143,7 +145,7 @@ def samplers(config: MAMLConfig, shots: int, framework: str = "torch") -> dict[s
         }
     if config.task == "intents":
         tickets = load_dataset("tickets")
-        X = TextFeatures(framework)(tickets.X)
+        X = TextFeatures(framework, device=device)(tickets.X)
         # A network starts as if its inputs had mean square 1; entries of unit vectors are tiny,
         # and then the inner steps hardly move.
         X *= np.float32(X.shape[1] ** 0.5)
@@ -214,13 +216,14 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     config: MAMLConfig = cell.config
     if config.task == "sinusoid" and cell.method in ("nearest-mean", "protonet"):
         raise ValueError(f"method={cell.method!r} classifies; task='sinusoid' is a regression.")
+    place = cell.framework, options.device
     test = {name: s.sample(_test_rng(cell), config.n_test) for name, s in
-            samplers(config, config.shots, cell.framework).items()}  # fmt: skip
+            samplers(config, config.shots, *place).items()}  # fmt: skip
     if cell.method == "nearest-mean":
         return _accuracies({name: nearest_mean_accuracy(e) for name, e in test.items()})
     learner = make_learner(cell)
     learner.fit(
-        samplers(config, config.train_shots or config.shots, cell.framework)["train"],
+        samplers(config, config.train_shots or config.shots, *place)["train"],
         device=options.device,
         checkpoint_dir=options.checkpoint_dir(cell),
     )

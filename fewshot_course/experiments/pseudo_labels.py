@@ -139,15 +139,17 @@ class Draw:
     y_test: np.ndarray
 
 
-def draw(config: PseudoLabelConfig, seed: int, framework: str = "torch") -> Draw:
+def draw(
+    config: PseudoLabelConfig, seed: int, framework: str = "torch", device: str = "auto"
+) -> Draw:
     """Draw labels, unlabelled examples and test part; the same for all methods.
 
-    The framework matters for texts only: its encoder makes the features.
+    Framework and device matter for texts only: its encoder makes the features there.
 
     Raises:
         ValueError: if the labels cannot be shared equally, or a class has too few examples.
     """
-    X, y = load(config.data, framework)
+    X, y = load(config.data, framework, device)
     fixed_test = _fixed_test_part(config.data)
     n_classes = len(np.unique(y))
     shots, rest = divmod(config.labels, n_classes)
@@ -176,14 +178,14 @@ def _fixed_test_part(data: str) -> tuple[np.ndarray, np.ndarray] | None:
     return np.asarray(found.X), found.y
 
 
-def load(data: str, framework: str) -> tuple[np.ndarray, np.ndarray]:
+def load(data: str, framework: str, device: str = "auto") -> tuple[np.ndarray, np.ndarray]:
     """Return examples and labels of a data set or of an ``.npz`` file with ``X`` and ``y``.
 
     A text becomes its frozen features, the mean over the tokens, of length 1.
     """
     if data in TEXTS:
         found = load_dataset(data)
-        return TextFeatures(framework)(found.X), found.y
+        return TextFeatures(framework, device=device)(found.X), found.y
     if data in DATA:
         found = load_dataset(data, "train" if data == "mnist" else "all")
         return np.asarray(found.X), found.y
@@ -201,7 +203,7 @@ def load(data: str, framework: str) -> tuple[np.ndarray, np.ndarray]:
 def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     """Train on one draw and score the held-out examples."""
     config: PseudoLabelConfig = cell.config
-    data = draw(config, cell.seed, cell.framework)
+    data = draw(config, cell.seed, cell.framework, options.device)
     hidden = data.y == UNLABELLED
     with warnings.catch_warnings():
         # The mixture's warnings are for a user at the keyboard; here its score tells.

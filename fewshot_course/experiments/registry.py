@@ -229,8 +229,9 @@ class Cell:
     kind: str = "cpu"
 
     def on(self, device: str) -> Cell:
-        """Return this cell on a device."""
-        return dataclasses.replace(self, kind=device_kind(device))
+        """Return this cell on a device that is named; without a framework it has the CPU."""
+        kind = device_kind(device) if self.framework in FRAMEWORKS else "cpu"
+        return dataclasses.replace(self, kind=kind)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -287,10 +288,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run a cell; nothing here changes its result.
+    """How to run a cell; only the kind of the device changes its result.
 
     Attributes:
-        device: "auto", "cpu", "cuda", …
+        device: "auto" (what the framework's ``fit`` would take), "cpu", "cuda", …
         threads: CPU threads for the linear algebra and the framework, >= 1.
         checkpoints: folder for checkpoints of the training in the cells, or ``None``.
     """
@@ -300,6 +301,8 @@ class RunOptions:
     checkpoints: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.device, str) or not self.device:
+            raise TypeError(f"device must be a text such as 'auto' or 'cpu', got {self.device!r}.")
         check_number("threads", self.threads, low=1, integer=True)
 
     def checkpoint_dir(self, cell: Cell) -> Path | None:

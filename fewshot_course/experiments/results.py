@@ -3,6 +3,11 @@
 A line says what was run (experiment, method, framework, data, configuration, seed), what came
 out (metrics and the number of test examples), and what it took (seconds, peak memory, versions,
 device).  A run that failed has a line too, with its ``error``.
+
+``config_hash`` holds the kind of device ("cuda", "mps") where it is not the CPU.  So lines of runs
+on the CPU keep the hash that they have always had, and a run on a GPU never finds one of them.
+
+What a line names is looked up in the registry of experiments and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,6 +23,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from fewshot_course.frameworks import FRAMEWORKS
 
 __all__ = ["SCHEMA", "Result", "ResultWriter", "ResultsError", "append_result", "read_results"]
 
@@ -40,14 +47,15 @@ class Result:
         data: name of the data set (``source->target`` for adaptation).
         preset: name of the preset that the configuration started from.
         config: the settings that the method used, name → value.
-        config_hash: hash of all that changes the result, but the seed.
+        config_hash: hash of all that changes the result, but the seed; the kind of device counts
+            where it is not the CPU.
         seed: number of the draw.
         metrics: name → finite number; the first one is the headline.  Empty for a failed run.
         n_test: number of test examples (or test tasks) behind the metrics.
         seconds: wall time of the run, without importing the framework.
         peak_mb: largest resident memory of the process during the run, in 10^6 bytes.
         versions: package → version.
-        device: what it ran on, such as "cpu".
+        device: kind of what it ran on, such as "cpu" or "cuda".
         threads: CPU threads that the run was allowed.
         error: ``None``, or the type and message of the exception that ended the run.
         schema: version of the line.
@@ -116,12 +124,13 @@ class Result:
         return cls(**{name: values[name] for name in values.keys() & known}, extra=extra)
 
 
+_KNOWN = {"framework": ("numpy", *FRAMEWORKS)}
+"""Fields whose values come from a closed list."""
+
+
 def _problems(result: Result) -> Iterator[str]:
     """Yield what is wrong with the values of ``result``."""
-    for name in ("experiment", "method", "framework", "data", "preset", "config_hash", "device"):
-        value = getattr(result, name)
-        if not isinstance(value, str) or not value:
-            yield f"{name} must be a text that is not empty, got {value!r}"
+    yield from _wrong_texts(result)
     for name, low in (("seed", 0), ("n_test", 0), ("threads", 1), ("schema", 1)):
         value = getattr(result, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
@@ -140,6 +149,15 @@ def _problems(result: Result) -> Iterator[str]:
         yield f"error must be a text, got {result.error!r}"
     if result.error is None and (not result.metrics or not result.n_test):
         yield "a run without an error must have metrics and n_test >= 1"
+
+
+def _wrong_texts(result: Result) -> Iterator[str]:
+    for name in ("experiment", "method", "framework", "data", "preset", "config_hash", "device"):
+        value, known = getattr(result, name), _KNOWN.get(name)
+        if not isinstance(value, str) or not value:
+            yield f"{name} must be a text that is not empty, got {value!r}"
+        elif known and value not in known:
+            yield f"{name} must be one of {', '.join(known)}, got {value!r}"
 
 
 def _is_finite(value: Any) -> bool:

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from importlib import metadata
@@ -27,7 +27,7 @@ from fewshot_course.experiments.registry import Cell, RunOptions
 from fewshot_course.experiments.results import Result, ResultWriter, read_results
 from fewshot_course.frameworks import MODULES, device_kind, framework_module, resolve_device
 
-__all__ = ["BACKENDS", "RunError", "limit_threads", "run_cell", "run_cells"]
+__all__ = ["BACKENDS", "RunError", "limit_threads", "place_cells", "run_cell", "run_cells"]
 
 BACKENDS = ("sequential", "loky", "dask")
 """Where cells run: one after the other, in local processes, or on a Dask cluster."""
@@ -60,6 +60,8 @@ def run_cell(cell: Cell, options: RunOptions = DEFAULTS) -> Result:
     An exception of the cell becomes a result with an ``error``.
     """
     start = time.perf_counter()
+    if options.device != "auto":
+        cell = cell.on(options.device)  # a failure too is one of that kind of device
     with limit_threads(options.threads):
         try:
             if cell.framework in MODULES:
@@ -232,8 +234,7 @@ def run_cells(
     check_number("jobs", jobs, low=1, integer=True)
     if scheduler is not None and backend != "dask":
         raise ValueError(f"scheduler={scheduler!r} needs backend='dask', got {backend!r}.")
-    placed = [_placed(cell, options.device) for cell in cells]
-    wanted = {cell.key: cell for cell in placed}
+    wanted = {cell.key: cell for cell in place_cells(cells, options)}
     done: dict[tuple[str, int], Result] = {}
     with ExitStack() as stack:
         writer = None
@@ -253,14 +254,27 @@ def run_cells(
     return [done[key] for key in wanted]
 
 
-def _placed(cell: Cell, device: str) -> Cell:
-    """Return the cell where it will run: its results are those of that kind of device."""
-    if cell.framework not in MODULES or device == "cpu":
-        return cell
-    try:
-        return cell.on(resolve_device(cell.framework, device))
-    except (ValueError, TypeError, ImportError):
-        return cell  # it fails by itself, and says why
+def place_cells(cells: Iterable[Cell], options: RunOptions = DEFAULTS) -> list[Cell]:
+    """Return cells where they will run, so that stored results of that device are found.
+
+    "auto" is what it is on this machine, for workers on others too; a device that is named is
+    taken by its name, whether or not this machine has it.
+    """
+    cells = list(cells)
+    if options.device != "auto":
+        return [cell.on(options.device) for cell in cells]
+    devices = {}
+    for name in {cell.framework for cell in cells} & MODULES.keys():
+        with limit_threads(options.threads), suppress(ImportError, ValueError):  # the cell says it
+            devices[name] = resolve_device(name, "auto")
+    return [cell.on(devices.get(cell.framework, "cpu")) for cell in cells]
+
+
+def _run_placed(cell: Cell, options: RunOptions) -> Result:
+    """Run a cell on the kind of device that it was placed on, in whatever process."""
+    return run_cell(
+        cell, replace(options, device=cell.kind) if options.device == "auto" else options
+    )
 
 
 Stream = Callable[[Sequence[Cell]], Iterator[Result]]
@@ -312,7 +326,7 @@ def _open_backend(
 ) -> Iterator[Stream]:
     """Yield a function that runs cells on the backend."""
     if backend == "sequential":
-        yield lambda cells: (run_cell(cell, options) for cell in cells)
+        yield lambda cells: (_run_placed(cell, options) for cell in cells)
         return
     import joblib
 
@@ -321,7 +335,7 @@ def _open_backend(
         parallel = joblib.Parallel(
             return_as="generator_unordered", batch_size=1, pre_dispatch=pre_dispatch
         )
-        return parallel(joblib.delayed(run_cell)(cell, options) for cell in cells)
+        return parallel(joblib.delayed(_run_placed)(cell, options) for cell in cells)
 
     with ExitStack() as stack:
         if backend == "loky":

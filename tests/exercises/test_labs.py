@@ -320,10 +320,12 @@ def fewshot(*arguments: object):
 
 
 def test_the_command_writes_the_labs_of_a_topic(tmp_path: Path) -> None:
+    before = list(sys.path)
     done = fewshot(
         "labs", "build", "--out", tmp_path, "--topic", "pseudo_labels", "--topic", "maml"
     )
     assert done.exit_code == 0, done.output
+    assert sys.path == before
     assert "8 notebooks in" in done.stdout
     names = {path.name for path in (tmp_path / "release").iterdir()}
     labs_there = ("maml", "pseudo_labels-gan", "pseudo_labels-gmm", "pseudo_labels-vae")

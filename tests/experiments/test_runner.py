@@ -362,7 +362,7 @@ def test_summary_pairs_equal_settings_seeds_and_frameworks():
     rows = summarise(reversed(results), baseline="plain")
     compared = [(r.settings["shots"], r.difference.n) for r in rows if r.difference]
     assert sorted(compared) == [(2, 4), (2, 4), (9, 3)]
-    other = [replace(r, framework="scipy", config_hash="x" + r.config_hash) for r in results[4:8]]
+    other = [replace(r, framework="torch", config_hash="x" + r.config_hash) for r in results[4:8]]
     assert all(r.difference is None for r in summarise(other, baseline="plain"))
 
 

@@ -1,13 +1,22 @@
 """A file names data, never code: names of modules, dunders and private attributes are refused."""
 
+import ast
 import copy
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import own_data
 import pytest
 
-from fewshot_course.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+import fewshot_course
+from fewshot_course import checkpoints
+from fewshot_course.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from fewshot_course.experiments.characters import read_parts
+from fewshot_course.experiments.networks import load_plans
+from fewshot_course.experiments.results import Result, ResultsError, read_results
+from fewshot_course.experiments.sweep import SweepError, load_sweep
 from fewshot_course.frameworks import MODULES, framework_module
 from fewshot_course.report import load_model, read_examples
 from fewshot_course.report._methods import methods_for
@@ -112,3 +121,155 @@ def test_a_checkpoint_is_data_only(tmp_path):
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path, {"method": "x"})
     assert not ran.exists()
+
+
+# ---------------------------------------------------------------------------- the other readers
+
+
+@pytest.fixture
+def nothing_imported():
+    """After the test: no file has imported anything, nor asked for a pickle."""
+    before = set(sys.modules)
+    yield
+    assert set(sys.modules) == before, "a name in a file imported something"
+
+
+def crafted_checkpoint(folder, **changes):
+    """Write a checkpoint whose checksum fits what has been changed in it."""
+    arrays = {"a": np.zeros(2)}
+    texts = {"format": checkpoints._FORMAT, "meta": "{}", "fingerprint": "{}"}
+    texts = {name: text for name, text in (texts | changes).items() if text is not None}
+    whole = {**texts, "sha256": checkpoints._digest(texts, arrays)}
+    folder.mkdir(exist_ok=True)
+    (folder / checkpoints.CURRENT).write_bytes(checkpoints._serialise(arrays, metadata=whole))
+    return folder
+
+
+@pytest.mark.usefixtures("nothing_imported")
+@pytest.mark.parametrize("key", ["format", "meta", "fingerprint"])
+@pytest.mark.parametrize("text", [None, "", "os.system", "[1]", '"__class__"', "1", "{"])
+def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path, key, text):
+    with pytest.raises(CheckpointError, match=r"format|damaged"):
+        load_checkpoint(crafted_checkpoint(tmp_path, **{key: text}), {"method": "x"})
+
+
+@pytest.mark.usefixtures("nothing_imported")
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_a_checkpoint_stay_data(tmp_path, name):
+    """The fingerprint refuses them; without one they come back as the data that they are."""
+    text = json.dumps({name: name, "method": name})
+    folder = crafted_checkpoint(tmp_path, meta=text, fingerprint=text)
+    with pytest.raises(CheckpointError, match="another run"):
+        load_checkpoint(folder, {"method": "x"})
+    found = load_checkpoint(folder)
+    assert type(found) is Checkpoint
+    assert found.meta == json.loads(text)
+
+
+LINE = {
+    "schema": 1, "experiment": "maml", "method": "maml", "framework": "torch", "data": "glyphs",
+    "preset": "quick", "config": {}, "config_hash": "abc", "seed": 0, "metrics": {"accuracy": 1.0},
+    "n_test": 1, "seconds": 1.0, "peak_mb": 1.0, "versions": {}, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("nothing_imported")
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_a_line_of_results_stay_data(tmp_path, name):
+    path = tmp_path / "r.jsonl"
+    if name != "torch":
+        path.write_text(json.dumps({**LINE, "framework": name}) + "\n")
+        with pytest.raises(ResultsError, match="framework"):
+            read_results(path)
+    attributes = set(dir(Result.from_json(json.dumps(LINE))))
+    path.write_text(json.dumps({**LINE, name: name, "config": {name: name}}) + "\n")
+    (result,) = read_results(path)
+    assert (result.extra, result.config) == ({name: name}, {name: name})
+    assert set(dir(result)) == attributes
+    assert type(result) is Result
+
+
+@pytest.mark.usefixtures("nothing_imported")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("key", ["experiment", "preset", "methods", "frameworks", "seeds"])
+def test_a_sweep_takes_names_from_the_registry(tmp_path, key, name):
+    if (key, name) in (("frameworks", "torch"), ("experiment", "maml")):
+        return  # a right name in its right place
+    part = {"experiment": "kl-adaptation", key: name}
+    for content in (
+        part,
+        {"experiment": "kl-adaptation", name: 1},
+        {"experiment": "kl-adaptation", "config": {name: 1}},
+    ):
+        path = tmp_path / "sweep.yaml"
+        path.write_text(json.dumps(content))  # JSON is YAML
+        with pytest.raises(SweepError):
+            load_sweep(path)
+
+
+@pytest.mark.parametrize("value", [None, 3, [["maml"]], {"maml": 1}, True])
+@pytest.mark.parametrize("key", ["experiment", "preset", "methods", "frameworks", "config"])
+def test_a_sweep_of_another_kind_is_refused(tmp_path, key, value):
+    if (key, value) == ("config", None):
+        return  # an empty one
+    path = tmp_path / "sweep.yaml"
+    path.write_text(json.dumps({"experiment": "maml", key: value}))
+    with pytest.raises(SweepError):
+        load_sweep(path)
+
+
+TAGS = ["object/apply:os.system ['touch {}']", "name:os.system", "module:os"]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_sweep_runs_no_tag(tmp_path, tag):
+    path, ran = tmp_path / "sweep.yaml", tmp_path / "ran"
+    path.write_text(f"experiment: !!python/{tag.format(ran)}\n")
+    with pytest.raises(SweepError, match="no YAML"):
+        load_sweep(path)
+    assert not ran.exists()
+
+
+def use_plan(path):
+    """Read a plan and take what it names."""
+    (plan,) = load_plans(path).values()
+    plan.estimator()
+    read_parts(plan.data)
+
+
+@pytest.mark.usefixtures("nothing_imported")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("key", ["method", "framework", "data", "settings"])
+def test_a_plan_of_networks_takes_names_from_closed_lists(tmp_path, key, name):
+    if (key, name) == ("framework", "torch"):
+        return  # a right name in its right place
+    task = {"ways": 2, "shots": 1, "queries": 1}
+    plan = {
+        "name": "a", "method": "MAML", "framework": "torch", "data": {"name": "glyphs", "size": 8},
+        "seed": 0, "budget": 1, "task": task, "validation": task | {"tasks": 1},
+    }  # fmt: skip
+    named = {"data": {"name": name, "size": 8}, "settings": {name: 1}}
+    path = tmp_path / "networks.yaml"
+    path.write_text(json.dumps([plan | {key: named.get(key, name)}]))
+    with pytest.raises(ValueError, match=rf"{key}|data|setting"):
+        use_plan(path)
+
+
+def test_no_reader_asks_for_a_pickle():
+    """Every call that could read one says that it must not; torch.load is called nowhere."""
+    root = Path(fewshot_course.__file__).parent
+    found = []
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                found += [path] * bool(names & {"pickle", "joblib.load", "dill", "shelve"})
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            options = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if called in ("torch.load", "pickle.load", "pickle.loads", "joblib.load", "yaml.load"):
+                found.append(path)
+            if called == "np.load" and options.get("allow_pickle") != "False":
+                found.append(path)
+    assert found == []
