@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import figure_data
 import numpy as np
 import pytest
-from test_figure_data import figure_data, stored
+from figures import stored
 
 pytestmark = pytest.mark.browser
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_figure_data import stored
+from figures import stored
 
 pytestmark = pytest.mark.browser
 

@@ -6,43 +6,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import figure_data
 import numpy as np
 import pytest
 from building import ROOT
-
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-sys.path.insert(0, str(ROOT / "book" / "_tools"))
-import figure_data
+from figures import layers, stored
 from notebook_cells import find_cell, printed_text
 
 TOOL = ROOT / "book" / "_tools" / "figure_data.py"
-SHAPES = {
-    "body.0.weight": (40, 1),
-    "body.0.bias": (40,),
-    "body.2.weight": (40, 40),
-    "body.2.bias": (40,),
-    "head.weight": (1, 40),
-    "head.bias": (1,),
-}
-
-
-def stored(name: str) -> dict[str, Any]:
-    return figure_data.read(ROOT / "book" / "_static" / f"{name}-data.js")
 
 
 def printed(notebook: str, label: str) -> str:
     return printed_text(find_cell(ROOT / "chapters" / notebook, label))
-
-
-def layers(packed: str) -> dict[str, np.ndarray]:
-    """The weights of a sinusoid network, by their canonical names."""
-    flat, arrays = figure_data.unpacked(packed, "f4"), {}
-    for name, shape in SHAPES.items():
-        arrays[name], flat = flat[: np.prod(shape)].reshape(shape), flat[np.prod(shape) :]
-    assert len(flat) == 0
-    return arrays
 
 
 def sinusoid_errors(packed: str) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from building import ROOT
-from test_figure_data import layers, stored
+from figures import layers, stored
 
 pytestmark = pytest.mark.browser
 

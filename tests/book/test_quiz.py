@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import pytest
 import yaml
 from building import ROOT
 from html_checks import parsed
-
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from quiz import QuizError, read_quiz
 
 TOPICS = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from building import ROOT
-from test_figure_data import stored
+from figures import stored
 
 from fewshot_course.evaluation import mean_interval, paired_difference
 from fewshot_course.experiments import read_results

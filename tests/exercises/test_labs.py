@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
+import labs
 import nbformat
 import pytest
 import yaml
@@ -16,8 +16,6 @@ from typer.testing import CliRunner
 from fewshot_course import cli
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "book" / "_tools"))
-import labs  # noqa: E402
 
 LABS = {lab.name: lab for lab in labs.find_labs(ROOT)}
 NOTEBOOKS = [(name, framework) for name, lab in LABS.items() for framework in lab.frameworks]

@@ -89,7 +89,7 @@ def test_a_real_sweep_killed_and_resumed(framework, tmp_path):
 def _start(framework, path, here):
     return subprocess.Popen(
         [sys.executable, "-c", SWEEP.replace("KILLS", str(KILLS)), framework, str(path)],
-        env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}:{here.parents[1]}"},
+        env={**os.environ, "PYTHONPATH": f"{here}:{here.parent / 'helpers'}:{here.parents[1]}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy
 from toy import TOY
 
 from fewshot_course.data import DATASETS
@@ -116,7 +117,7 @@ def test_the_hash_is_the_same_in_every_process():
         capture_output=True,
         text=True,
         check=True,
-        env={"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}"},
+        env={"PYTHONPATH": f"{Path(toy.__file__).parent}:{Path(__file__).parents[2]}"},
     )
     assert out.stdout.strip() == hash_of()
 

@@ -19,7 +19,9 @@ from fewshot_course.experiments.results import ResultsError, read_results
 from fewshot_course.experiments.runner import RunError, limit_threads, run_cell, run_cells
 from fewshot_course.experiments.sweep import SweepError, load_sweep
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
+# Where another process finds the toy experiment, and the package.
+PATHS = f"{ROOT / 'tests/helpers'}:{ROOT}"
 
 
 def cells(n=6, methods=("plain", "trick"), **settings):
@@ -145,7 +147,7 @@ def test_dask_gives_the_same_results(tmp_path):
 def test_a_scheduler_started_by_hand(tmp_path):
     """As the book's page on running says."""
     pytest.importorskip("distributed", reason="dask is missing: pip install '.[cluster]'")
-    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}"}
+    environment = {**os.environ, "PYTHONPATH": PATHS}
     dask = [sys.executable, "-m", "dask"]
     file = tmp_path / "scheduler.json"
     scheduler = subprocess.Popen(
@@ -232,7 +234,7 @@ def test_a_sweep_killed_again_and_again_loses_nothing_and_does_nothing_twice(tmp
     while not done:
         process = subprocess.Popen(
             [sys.executable, "-c", SWEEP, str(path), backend],
-            env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}"},
+            env={**os.environ, "PYTHONPATH": PATHS},
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,

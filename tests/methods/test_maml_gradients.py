@@ -1,15 +1,10 @@
 """The meta-gradient against closed forms, finite differences and a plain loop over tasks."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from meta_gradients import of_learner, of_losses, prepared, set_weights
 
 from fewshot_course.data import EpisodeSampler, SinusoidSampler
-
-sys.path.insert(0, str(Path(__file__).parent))
-from meta_gradients import of_learner, of_losses, prepared, set_weights
 
 ALPHA = 0.1
 

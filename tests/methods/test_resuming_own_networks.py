@@ -10,7 +10,7 @@ import pytest
 
 
 def run(framework, folder, stop):
-    script = Path(__file__).parent / "own_networks.py"
+    script = Path(own_networks.__file__)
     command = [sys.executable, script, framework.name, folder, str(stop)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import colab as colab_tool
 import nbformat
 import pytest
 from packaging.requirements import Requirement
@@ -20,8 +21,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "book" / "_tools"))
-import colab as colab_tool  # noqa: E402
 
 VERSIONS = Path(__file__).with_name("colab_versions.txt")
 KEPT = {"torch", "tensorflow", "numpy", "keras"}

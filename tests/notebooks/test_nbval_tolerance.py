@@ -12,11 +12,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbval_tolerance import agree, tolerance_of
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE))
-from nbval_tolerance import agree, tolerance_of  # noqa: E402
 
 TIMEOUT = 120
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import notebooks
+import open_book
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "book" / "_tools"))
-import notebooks  # noqa: E402
-import open_book  # noqa: E402
 
 HEADER = """\
 ---

@@ -1,11 +1,6 @@
-"""Short training, and the checks that the book's pages undergo too."""
-
-import sys
-from pathlib import Path
+"""Short training."""
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book"))
 
 
 @pytest.fixture(scope="session", autouse=True)
