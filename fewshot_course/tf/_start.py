@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 strategy: Any = None
@@ -56,6 +57,19 @@ def _native_stderr_aside() -> Iterator[None]:
             os.close(kept)
 
 
+def _triton_first() -> None:
+    """Load triton, which PyTorch's wheels bring, before TensorFlow: the other order kills Python.
+
+    TensorFlow 2.20 and later makes its LLVM visible to the whole process, triton 3.7 then calls
+    that one in place of its own, and the first optimizer of PyTorch, which loads triton, ends in a
+    segmentation fault (https://github.com/tensorflow/tensorflow/issues/124205).
+    """
+    if "tensorflow" not in sys.modules and importlib.util.find_spec("triton"):
+        # One that cannot be loaded here is not loaded later either.
+        with suppress(Exception):
+            importlib.import_module("triton")
+
+
 def start() -> None:
     """Import TensorFlow and Keras.
 
@@ -65,6 +79,7 @@ def start() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    _triton_first()
     try:
         with _native_stderr_aside():
             tensorflow = importlib.import_module("tensorflow")
