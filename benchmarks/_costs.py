@@ -24,7 +24,9 @@ def reset_peak() -> float:
 def peak_mb() -> float:
     """Return the largest memory of this process since the last reset, in MB."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found, "this system does not tell a process's largest memory"
+    return int(found[1]) / 1e3
 
 
 def main(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 
 # Before NumPy or a framework is imported: one thread a process, so that sums have one order and
@@ -20,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # As fewshot_course.tf does (its _start module says why); tests import TensorFlow themselves.
 with contextlib.suppress(ImportError):
-    import triton  # noqa: F401
+    importlib.import_module("triton")
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402

@@ -46,6 +46,15 @@ def faults(name: str, workflow: dict[Any, Any]) -> list[str]:
     return found
 
 
+def first_group(pattern: str | re.Pattern[str], text: str) -> str:
+    """Return what the pattern's first group matches."""
+    match = (
+        re.search(pattern, text, re.MULTILINE) if isinstance(pattern, str) else pattern.match(text)
+    )
+    assert match, f"{pattern} matches nothing"
+    return str(match[1])
+
+
 def test_these_are_all() -> None:
     assert {path.stem for path in FOLDER.glob("*.y*ml")} == set(WORKFLOWS)
 
@@ -87,7 +96,7 @@ def test_every_gate_says_why_it_exists(name: str) -> None:
             while above and not above[-1].lstrip().startswith("#"):
                 assert not re.search(r"run: ", above[-1]), f"line {number + 1} has no reason"
                 above.pop()
-            comment = []
+            comment: list[str] = []
             while above and above[-1].lstrip().startswith("#"):
                 comment.insert(0, above.pop().lstrip("# "))
             assert comment[0].startswith("Exists because"), f"line {number + 1}: {comment}"
@@ -96,9 +105,9 @@ def test_every_gate_says_why_it_exists(name: str) -> None:
 
 def test_the_test_workflow_runs_every_part_of_make_test() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    parts = re.search(r"^test: (.+)$", makefile, re.MULTILINE)[1].split()
+    parts = first_group(r"(?m)^test: (.+)$", makefile).split()
     job = {"jobs": {"test": read("test")["jobs"]["test"]}}
-    called = [MAKE.match(line)[1] for line in commands(job)]
+    called = [first_group(MAKE, line) for line in commands(job)]
     assert called == ["install", *parts]
     assert read("test")["env"]["FEWSHOT_COURSE_REQUIRE_BROWSER"] == "1"
 
@@ -111,7 +120,7 @@ def test_every_promised_python_is_run() -> None:
     (setup,) = [step for step in jobs["test"]["steps"] if "python-version" in step.get("with", {})]
     tried = {setup["with"]["python-version"], *jobs["pythons"]["strategy"]["matrix"]["python"]}
     assert tried == promised
-    made = {MAKE.match(line)[1] for line in commands({"jobs": {"x": jobs["pythons"]}})}
+    made = {first_group(MAKE, line) for line in commands({"jobs": {"x": jobs["pythons"]}})}
     assert made == {"book", "unit"}
     assert any("CONSTRAINTS=/dev/null" in line for line in commands(read("weekly")))
 
@@ -122,8 +131,8 @@ def test_only_what_was_tested_is_published() -> None:
     assert "conclusion == 'success'" in workflow["jobs"]["build"]["if"]
     assert workflow["jobs"]["deploy"]["needs"] == "build"
     (upload,) = [step for step in steps(workflow) if "upload-pages" in step.get("uses", "")]
-    built = re.search(r"^INDEX := (.+)/index\.html$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert upload["with"]["path"] == built[1]
+    built = first_group(r"(?m)^INDEX := (.+)/index\.html$", (ROOT / "Makefile").read_text())
+    assert upload["with"]["path"] == built
 
 
 def planned(target: str) -> str:

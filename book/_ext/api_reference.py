@@ -29,6 +29,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.domains.python import PythonDomain
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
@@ -71,7 +72,7 @@ class Module:
         return {
             alias.asname or alias.name: node.module
             for node in self._body
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE)
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE)
             for alias in node.names
         }
 
@@ -80,7 +81,8 @@ class Module:
         for statement, after in zip(self._body, self._body[1:], strict=False):
             if isinstance(statement, ast.Assign | ast.AnnAssign) and name in _targets(statement):
                 value = getattr(after, "value", None)
-                return value.value if isinstance(value, ast.Constant) else ""
+                found = value.value if isinstance(value, ast.Constant) else ""
+                return found if isinstance(found, str) else ""
         return ""
 
 
@@ -243,6 +245,7 @@ def find_elsewhere(
         target = f"{node.get('py:module')}.{target}"
     package, _, name = target.rpartition(".")
     python = env.get_domain("py")
+    assert isinstance(python, PythonDomain)
     homes = [
         full
         for full, entry in python.objects.items()

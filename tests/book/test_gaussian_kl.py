@@ -18,12 +18,10 @@ def closed_form(mean_p: float, scale_p: float, mean_q: float, scale_q: float) ->
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from fewshot_course.torch.divergences import gaussian_kl
 
-    mean_p, log_var_p, mean_q, log_var_q = (
-        torch.tensor([value], dtype=torch.float64) for value in (mean_p, 0.0, mean_q, 0.0)
-    )
-    log_var_p += 2 * torch.log(torch.tensor(scale_p, dtype=torch.float64))
-    log_var_q += 2 * torch.log(torch.tensor(scale_q, dtype=torch.float64))
-    return float(gaussian_kl(mean_p, log_var_p, mean_q, log_var_q))
+    means = [torch.tensor([mean], dtype=torch.float64) for mean in (mean_p, mean_q)]
+    scales = [torch.tensor([scale], dtype=torch.float64) for scale in (scale_p, scale_q)]
+    log_vars = [2 * torch.log(scale) for scale in scales]
+    return float(gaussian_kl(means[0], log_vars[0], means[1], log_vars[1]))
 
 
 def shown(figure: Any) -> tuple[list[float], float, float]:

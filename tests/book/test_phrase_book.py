@@ -30,6 +30,7 @@ def remembered_variance() -> tuple[float, float]:
     ours(torch.from_numpy(x))
     theirs = keras.layers.BatchNormalization(momentum=0.0)
     theirs(x, training=True)
+    assert ours.running_var is not None
     return float(ours.running_var), float(theirs.moving_variance.numpy()[0])
 
 
@@ -134,6 +135,7 @@ def test_gradients_add_up_in_torch_only() -> None:
     parameter = torch.ones(1, requires_grad=True)
     for _ in range(2):
         (2 * parameter).sum().backward()
+    assert parameter.grad is not None
     assert parameter.grad.item() == 4
     variable = tf.Variable([1.0])
     for _ in range(2):

@@ -79,7 +79,7 @@ BAD = [
     (lambda: reliability_bins([0.5], [0.5]), ValueError, "correct must be True or False"),
     (lambda: reliability_bins(["a"], [1]), TypeError, "confidence must hold numbers"),
     (lambda: reliability_bins([0.5], [1], 0), ValueError, "n_bins must lie in"),
-    (lambda: reliability_bins([0.5], [1], 2.5), TypeError, "n_bins must be a whole number"),
+    (lambda: reliability_bins([0.5], [1], 2.5), TypeError, "n_bins must be a whole number"),  # type: ignore[arg-type]
     (lambda: confidence_and_correct([0], [[2.0, 3.0]]), ValueError, "Were these logits"),
     (lambda: confidence_and_correct([0], [[np.nan, 1]]), ValueError, "proba must hold prob"),
     (lambda: confidence_and_correct([0, 1], [[0.5, 0.5]]), ValueError, "y_true has 2 labels"),

@@ -120,7 +120,7 @@ BAD = [
     (lambda: mean_interval([1, 2], 95), ValueError, "confidence must lie in"),
     (lambda: mean_interval([1, 2], 0), ValueError, "confidence must lie in"),
     (lambda: mean_interval([1, 2], 1), ValueError, "confidence must be below 1"),
-    (lambda: mean_interval([1, 2], "95 %"), TypeError, "confidence must be a number"),
+    (lambda: mean_interval([1, 2], "95 %"), TypeError, "confidence must be a number"),  # type: ignore[arg-type]
     (lambda: paired_difference([1, 2], [1]), ValueError, "a has 2 scores and b has 1"),
     (lambda: paired_difference([1, 2], [1, np.nan]), ValueError, "b has NaN"),
     (lambda: paired_difference([], []), ValueError, "a is empty"),

@@ -166,7 +166,7 @@ def test_image_grid_shows_every_picture_once_upright():
 
 BAD = [
     (lambda: plots.learning_curve([1, 2], {}), ValueError, "scores is empty"),
-    (lambda: plots.learning_curve([1, 2], [1, 2]), TypeError, "scores must be a dict"),
+    (lambda: plots.learning_curve([1, 2], [1, 2]), TypeError, "scores must be a dict"),  # type: ignore[arg-type]
     (lambda: plots.learning_curve([1, 2], {"a": [[1]]}), ValueError, "has 1 rows for 2 shots"),
     (lambda: plots.learning_curve([2, 1], {"a": [[1], [1]]}), ValueError, "shots must increase"),
     (lambda: plots.learning_curve([0, 1], {"a": [[1], [1]]}), ValueError, "shots must be posit"),
@@ -189,8 +189,8 @@ BAD = [
         "class_names has 1",
     ),
     (lambda: plots.reliability_diagram({}), ValueError, "bins is empty"),
-    (lambda: plots.reliability_diagram({"a": 1}), TypeError, "must be ReliabilityBins"),
-    (lambda: plots.reliability_diagram(3), TypeError, "bins must be a dict"),
+    (lambda: plots.reliability_diagram({"a": 1}), TypeError, "must be ReliabilityBins"),  # type: ignore[dict-item]
+    (lambda: plots.reliability_diagram(3), TypeError, "bins must be a dict"),  # type: ignore[arg-type]
     (lambda: plots.save(FIGURES["comparison"](), "a.jpg"), ValueError, "must end in .png or"),
     (lambda: plots.save(FIGURES["comparison"](), "no/such/a.png"), OSError, "no/such"),
 ]

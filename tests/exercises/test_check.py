@@ -3,6 +3,7 @@
 import functools
 import sys
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def import_inside(source, target):
     return tensorflow.constant(tensorflow_answer(source, target))
 
 
-ANSWERS = {
+ANSWERS: dict[str, list[Any]] = {
     "numpy": [numpy_answer, lambda s, t: numpy_answer(s, t)],
     "torch": [torch_answer, by_a_helper, Layer(), torch_methods_only, methods_only],
     "tensorflow": [tensorflow_answer, tf.function(tensorflow_answer), import_inside],

@@ -13,6 +13,7 @@ import yaml
 from nbclient import NotebookClient
 from typer.testing import CliRunner
 
+import fewshot_course
 from fewshot_course import cli
 
 ROOT = Path(__file__).parents[2]
@@ -347,7 +348,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_without_a_clone_the_command_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
     installed = tmp_path / "site-packages" / "fewshot_course"
     installed.mkdir(parents=True)
-    monkeypatch.setattr(cli.fewshot_course, "__file__", str(installed / "__init__.py"))
+    monkeypatch.setattr(fewshot_course, "__file__", str(installed / "__init__.py"))
     monkeypatch.chdir(tmp_path)
     done = fewshot("labs", "build")
     assert done.exit_code == 2

@@ -80,7 +80,7 @@ def test_the_last_one_is_loaded_and_the_one_before_it_kept(tmp_path):
         ("version", '"0.1.0"', '"0.2.0"', {"version": "0.2.0"}),
         ("data", '"sha-of-the-data"', '"other"', {"data": "other"}),
         ("architecture.w", "[2, 3]", "[2, 4]", {"architecture": {"w": (2, 4), "b": (3,)}}),
-        ("architecture.c", "absent", "[1]", {"architecture": {**RUN["architecture"], "c": [1]}}),
+        ("architecture.c", "absent", "[1]", {"architecture": {"w": [2, 3], "b": [3], "c": [1]}}),
         ("dropout", "absent", "0.5", {"dropout": 0.5}),
     ],
 )

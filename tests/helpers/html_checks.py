@@ -50,8 +50,9 @@ def external_resources(html: Path) -> list[str]:
             for value in loaded_addresses(tag):
                 if ELSEWHERE.match(value):
                     found.append(f"{path.relative_to(html)}: <{tag.name}> {value}")
-            if tag.name == "script" and not tag.get("src") and "https://" in (tag.string or ""):
-                found.append(f"{path.relative_to(html)}: script with an address: {tag.string[:80]}")
+            text = tag.string or ""
+            if tag.name == "script" and not tag.get("src") and "https://" in text:
+                found.append(f"{path.relative_to(html)}: script with an address: {text[:80]}")
     for path in html.rglob("*.css"):
         if CSS_ELSEWHERE.search(path.read_text(encoding="utf-8", errors="replace")):
             found.append(f"{path.relative_to(html)}: url or @import from elsewhere")
@@ -60,7 +61,7 @@ def external_resources(html: Path) -> list[str]:
 
 def loaded_addresses(tag: Tag) -> list[str]:
     names = LOADED.get(tag.name, [])
-    if tag.name == "link" and LOADING_LINKS & set(tag.get("rel", [])):
+    if tag.name == "link" and LOADING_LINKS & set(tag.get_attribute_list("rel")):
         names = ["href"]
     return [str(tag[name]) for name in names if tag.get(name)]
 

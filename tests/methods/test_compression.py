@@ -15,7 +15,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from fewshot_course.both.compression import kept_layers
 from fewshot_course.both.pruning import (
     Pruner,
     cubic_sparsity,
@@ -24,6 +23,7 @@ from fewshot_course.both.pruning import (
     magnitude_masks,
     quantize_symmetric,
 )
+from fewshot_course.both.student import kept_layers
 from fewshot_course.evaluation.costs import file_size, milliseconds
 from fewshot_course.weights import pack, unpack
 

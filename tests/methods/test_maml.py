@@ -79,7 +79,8 @@ def test_names_of_classes_change_nothing(framework, method, data):
     assert renamed.score(X_query, names[y_query]) == plain.score(X_query, y_query)
 
 
-_SAMPLER = EpisodeSampler(*blobs(np.random.default_rng(0)), 3, 2, 2)
+_X, _Y = blobs(np.random.default_rng(0))
+_SAMPLER = EpisodeSampler(_X, _Y, 3, 2, 2)
 _LEARNERS: dict = {}
 
 

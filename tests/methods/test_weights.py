@@ -11,9 +11,9 @@ from fewshot_course.weights import check_layout, initial_weights, load_arrays, s
 
 ARRAYS = {
     "a.weight": np.arange(6.0).reshape(2, 3),
-    "a.bias": np.float32([1, 2]),
+    "a.bias": np.array([1, 2], dtype="float32"),
     "steps": np.array(3),
-    "classes": np.int64([1, 5]),
+    "classes": np.array([1, 5], dtype="int64"),
     "strided": np.arange(12.0).reshape(3, 4).T[::2],
 }
 

@@ -71,7 +71,9 @@ def test_a_requirement_that_colab_does_not_meet_is_found(fault: str) -> None:
 
 
 def python_version() -> str:
-    return re.search(r"^# Python (3\.\d+)$", VERSIONS.read_text(encoding="utf-8"), re.M)[1]
+    found = re.search(r"^# Python (3\.\d+)$", VERSIONS.read_text(encoding="utf-8"), re.M)
+    assert found, f"{VERSIONS} does not say which Python"
+    return found[1]
 
 
 def resolve(requirements: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -5,8 +5,10 @@ import pytest
 import tiny_bert
 from sklearn.linear_model import LogisticRegression
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
 tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+
+import torch  # noqa: E402
 
 from fewshot_course._streams import Streams  # noqa: E402
 from fewshot_course.tf import compression as tf_compression  # noqa: E402

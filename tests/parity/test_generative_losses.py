@@ -1,6 +1,7 @@
 """The losses of the VAE's and the GAN's steps: equal in both frameworks, run by fit, bounded."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ LATENT, CLASSES, SIZE = 3, 4, (4, 4)
 class Torch:
     """PyTorch's side of a comparison."""
 
-    vae, gan, put, training = torch_vae, torch_gan, torch.as_tensor, {}
+    vae, gan, put = torch_vae, torch_gan, torch.as_tensor
+    training: ClassVar[dict[str, bool]] = {}
 
     @staticmethod
     def gradients(function, modules):

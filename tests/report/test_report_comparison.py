@@ -141,7 +141,7 @@ def made_up(scores):
         (name, 0): Cell(np.asarray(s, dtype=float), np.asarray(s, dtype=float), 0.0, [])
         for name, s in scores.items()
     }
-    return Comparison([Named(name) for name in scores], [stage], cells, draws)  # type: ignore[list-item]
+    return Comparison([Named(name) for name in scores], [stage], cells, draws)
 
 
 NOISE = np.array([1, -1, 2, -2, 0, 1, -1, 2, -2, 0]) / 100
