@@ -48,9 +48,7 @@ def faults(name: str, workflow: dict[Any, Any]) -> list[str]:
 
 def first_group(pattern: str | re.Pattern[str], text: str) -> str:
     """Return what the pattern's first group matches."""
-    match = (
-        re.search(pattern, text, re.MULTILINE) if isinstance(pattern, str) else pattern.match(text)
-    )
+    match = re.search(pattern, text)
     assert match, f"{pattern} matches nothing"
     return str(match[1])
 
