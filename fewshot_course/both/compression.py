@@ -241,7 +241,7 @@ class CompressedTextClassifier(CompressedClassifier):
         return features
 
     @property
-    def _features_weight(self) -> float:  # type: ignore[override]
+    def _features_weight(self) -> float:
         return FEATURES_WEIGHT if self.features is None else self.features
 
     def _logits(self, X: list[str]) -> np.ndarray:
@@ -293,7 +293,6 @@ class CompressedImageClassifier(CompressedClassifier):
     _facts = ("input_shape_", "network_name_", "channels_", "quantized_")
     input_shape_: tuple[int, ...]
     normalize_ = False
-    _features_weight = 0.0
 
     def __init__(
         self,

@@ -30,13 +30,14 @@ def is_path(pretrained: Any) -> bool:
 
 
 def pretrained_body(
-    pretrained: Any, kind: type[CourseClassifier], input_shape: tuple[int, ...]
+    pretrained: Any, kind: type[ImageClassifier], input_shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Return the weights of a fitted classifier in canonical layout, without its head.
 
     Args:
-        pretrained: a fitted estimator of class ``kind``, or the path of the file it was saved in.
-        kind: the class of the estimator.
+        pretrained: a fitted ``ImageClassifier`` of either framework, or the path of the file that
+            a ``kind`` was saved in.
+        kind: the class that reads the file.
         input_shape: shape of one example that the body will see.
 
     Raises:
@@ -46,10 +47,10 @@ def pretrained_body(
     """
     if is_path(pretrained):
         pretrained = kind.load(pretrained)
-    if not isinstance(pretrained, kind):
+    if not isinstance(pretrained, ImageClassifier):
         raise TypeError(
-            f"pretrained must be a fitted {kind.__name__} of this framework or the path of its "
-            f"file, got {type(pretrained).__module__}.{type(pretrained).__name__}."
+            "pretrained must be a fitted ImageClassifier or the path of its file, "
+            f"got {type(pretrained).__module__}.{type(pretrained).__name__}."
         )
     check_is_fitted(pretrained)
     if pretrained.input_shape_ != input_shape:
@@ -78,8 +79,8 @@ class ImageClassifier(CourseClassifier):
         network: "conv4", "mlp", a zero-argument factory of a network with ``features(x)`` and a
             linear layer ``head``, or ``None`` (by the shape of X).
         tune: "scratch", "full" or "head".
-        pretrained: a fitted ``ImageClassifier``, or the path of its file (written in
-            either framework); needed by "full" and "head".
+        pretrained: a fitted ``ImageClassifier`` of either framework, or the path of its file;
+            needed by "full" and "head".
         channels: width of "conv4".
         steps: number of updates.
         batch_size: examples in a step; all of them where there are fewer.

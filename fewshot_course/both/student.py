@@ -168,8 +168,12 @@ class CompressedClassifier(CourseClassifier):
     _rebuild: Callable[[], None]
     _prunable: Callable[[str, np.ndarray], bool]
     _logits: Callable[[Any], np.ndarray]
-    _features_weight: float
     normalize_: bool
+
+    @property
+    def _features_weight(self) -> float:
+        """Weight of the teacher's features in the loss; 0: they are not learned from."""
+        return 0.0
 
     @property
     def network_(self) -> Any:

@@ -36,7 +36,12 @@ from fewshot_course.data import DataError
 from fewshot_course.evaluation import mean_interval, paired_difference
 from fewshot_course.experiments import characters
 from fewshot_course.experiments.runner import RunError, limit_threads
-from fewshot_course.frameworks import check_framework, framework_module
+from fewshot_course.frameworks import (
+    check_framework,
+    device_kind,
+    framework_module,
+    resolve_device,
+)
 from fewshot_course.weights import load_arrays
 
 __all__ = [
@@ -306,6 +311,7 @@ def _differences(card: Mapping[str, Any], plan: Plan) -> str:
 def _train(plan: Plan, folder: Path, checkpoints: Path, device: str) -> dict[str, Any]:
     """Train one network, write its two files, and return its card."""
     with limit_threads(1), _plain_errors():
+        device = resolve_device(plan.framework, device)
         commit = _commit()  # of the code that trains, not of that which is there hours later
         parts = characters.read_parts(plan.data)
         estimator = plan.estimator()
@@ -535,9 +541,7 @@ def _hash_arrays(X: np.ndarray, y: np.ndarray) -> str:
 
 
 def _device_name(device: str) -> str:
-    if device == "cpu":
-        return f"cpu ({platform.machine()})"
-    return device
+    return f"cpu ({platform.machine()})" if device_kind(device) == "cpu" else device
 
 
 def _versions(framework: str) -> dict[str, str]:

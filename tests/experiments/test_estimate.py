@@ -32,7 +32,7 @@ SLOW = Experiment(
     presets={"quick": {}, "full": {"steps": 100_000}},
     methods={m: m for m in ("slow", "noisy", "passes", "at-once")},
     data=("none",),
-    run="test_estimate:run",
+    run=f"{__name__}:run",
     frameworks=("numpy",),
 )
 

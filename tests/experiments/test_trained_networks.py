@@ -107,9 +107,10 @@ def sign(folder):
 # ---------------------------------------------------------------------------- the stored ones
 
 
-def at_hand(path):
+def skip_without_data(path):
     name = json.loads(path.read_text())["config"]["data"]["name"]
-    return where(name) is not None
+    if where(name) is None:
+        pytest.skip(f"full data sets: set FEWSHOT_COURSE_DATA to a folder with {name}")
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
@@ -136,8 +137,7 @@ def test_stored_networks_have_room():
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_the_first_steps_of_stored_networks_come_out_again(path):
-    if not at_hand(path):
-        pytest.skip("the data is not at hand")
+    skip_without_data(path)
     stored, again = repeat_first_steps(path.stem)
     assert again == pytest.approx(stored, rel=1e-4)
 
@@ -145,8 +145,7 @@ def test_the_first_steps_of_stored_networks_come_out_again(path):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_stored_networks_score_as_their_cards_say(path, framework):
-    if not at_hand(path):
-        pytest.skip("the data is not at hand")
+    skip_without_data(path)
     for stored, again, queries in repeat_scores(path.stem, framework, n_tasks=10):
         assert abs(stored - again) <= max(1, 0.002 * queries)
 

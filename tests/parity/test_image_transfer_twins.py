@@ -71,5 +71,27 @@ def test_saved_and_read_by_the_twin(tmp_path, order):
     twin = there.load(model.save(tmp_path / "model.safetensors"))
     np.testing.assert_allclose(twin.predict_proba(X), model.predict_proba(X), atol=1e-6)
     np.testing.assert_allclose(twin.transform(X), model.transform(X), rtol=1e-4, atol=1e-5)
-    with pytest.raises(TypeError, match="of this framework or the path"):
-        there(**SETTINGS, tune="head", pretrained=model).fit(X, y)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["torch-to-tf", "tf-to-torch"])
+def test_tuned_from_the_twin_itself(order):
+    here, there = TWINS[::order]
+    base = here(**SETTINGS).fit(*images(5, 0), device="cpu")
+    X, y = images(3, 1)
+    of_one, of_other = (
+        kind(**SETTINGS, tune="head", pretrained=base).fit(X, y, device="cpu")
+        for kind in (here, there)
+    )
+    assert apart(of_one.predict_proba(X), of_other.predict_proba(X)) < TOLERANCE["float32"]
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_a_class_of_the_users_own_starts_from_a_plain_one(kind):
+    class Own(kind):
+        """Says more, does the same."""
+
+    base = kind(**SETTINGS).fit(*images(5, 0), device="cpu")
+    X, y = images(3, 1)
+    settings = {**SETTINGS, "tune": "full", "pretrained": base}
+    proba = [one(**settings).fit(X, y, device="cpu").predict_proba(X) for one in (Own, kind)]
+    np.testing.assert_array_equal(*proba)
