@@ -31,7 +31,7 @@ export TF_NUM_INTRAOP_THREADS = 1
 export TF_NUM_INTEROP_THREADS = 1
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: help book test lint unit check-notebooks pairs nbval check-book check-colab colab-image \
+.PHONY: help book test lint unit coverage check-notebooks pairs nbval check-book check-colab colab-image \
 	notebooks install install-book clean FORCE
 .DELETE_ON_ERROR:
 
@@ -40,6 +40,7 @@ help:
 	@echo "make test             everything CI checks: lint, unit, check-notebooks, check-book"
 	@echo "make lint             ruff, codespell and mypy, the code in the notebooks included"
 	@echo "make unit             the package's tests"
+	@echo "make coverage         the same, and the lines that ran into book/coverage.json (for the status page)"
 	@echo "make check-notebooks  pairs in step; nbval runs every notebook and compares every number"
 	@echo "make check-book       the book built strictly, and its pages in a browser"
 	@echo "make colab-image      install the package and run all notebooks in Colab's image (Docker)"
@@ -100,8 +101,23 @@ lint: $(STAMPS)/all
 
 # Files are dealt out by name: by the number of their tests, as is the default, the slowest with few
 # tests would come last and keep one process waiting.
+#
+# Python 3.12 and later count the lines that run at almost no cost, and the count is held against that
+# on the status page; 3.11 would take a third more time for it.
+UNIT := -m pytest tests --ignore=tests/book -n $(JOBS) --dist loadfile --no-loadscope-reorder
+COUNT := --cov=fewshot_course --cov-report= --cov-report=json:$(STAMPS)/coverage.json
+
 unit: $(STAMPS)/all
-	$(PY) -m pytest tests --ignore=tests/book -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	@if $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
+		set -x; COVERAGE_CORE=sysmon $(PY) $(UNIT) $(COUNT) && \
+		$(PY) book/_tools/covered.py check $(STAMPS)/coverage.json; \
+	else \
+		set -x; $(PY) $(UNIT); \
+	fi
+
+coverage: $(STAMPS)/all
+	COVERAGE_CORE=$$($(PY) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') $(PY) $(UNIT) $(COUNT)
+	$(PY) book/_tools/covered.py store $(STAMPS)/coverage.json
 
 check-notebooks: pairs nbval
 

@@ -5,7 +5,7 @@ One checkpoint is one safetensors file: the arrays, and beside them in its heade
 a SHA-256 of it all.  One file can be put in place by one rename, so it is there or it is not.
 
 A folder holds ``checkpoint.safetensors`` and the one before it,
-``checkpoint.previous.safetensors``.
+``checkpoint.previous.safetensors``.  It belongs to one run at a time (:func:`lock_folder`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +28,21 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as _parse_arrays
 from safetensors.numpy import save as _serialise
 
-__all__ = ["Checkpoint", "CheckpointError", "check_folder", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "check_folder",
+    "load_checkpoint",
+    "lock_folder",
+    "save_checkpoint",
+]
 
 CURRENT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
+DAMAGED = "checkpoint.damaged.safetensors"
 _FORMAT = "fewshot_course.checkpoint/1"
 _MISSING = object()
+_WRONG_CONTENT = (ValueError, TypeError, KeyError, AttributeError)
 
 
 class CheckpointError(RuntimeError):
@@ -64,7 +75,8 @@ def save_checkpoint(
     """Write a checkpoint; a kill at any point leaves this one or the last one to load.
 
     The file is written under another name, flushed to the disk, and renamed.  The checkpoint
-    that was there before is kept as the previous one.
+    that was there before is kept as the previous one.  Writers wait for each other, and for a
+    run that has the folder.
 
     Args:
         folder: where to; made if it does not exist.
@@ -84,27 +96,38 @@ def save_checkpoint(
     """
     payload = _pack(arrays, meta, fingerprint)
     folder = Path(folder)
-    current, previous = folder / CURRENT, folder / PREVIOUS
-    temporary = folder / (CURRENT + ".tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        current_is_good = _may_be_replaced(current, fingerprint)
-        if not current_is_good:
-            _may_be_replaced(previous, fingerprint)
-        with open(temporary, "wb") as file:
+        with lock_folder(folder, wait=True):
+            _put_in_place(folder, payload, fingerprint)
+    except OSError as error:
+        raise CheckpointError(_cannot_write(folder, error)) from error
+    return folder / CURRENT
+
+
+def _put_in_place(folder: Path, payload: bytes, fingerprint: Mapping[str, Any]) -> None:
+    """Write the file beside the last one and rename both; the folder is locked."""
+    current, previous = folder / CURRENT, folder / PREVIOUS
+    current_is_good = _may_be_replaced(current, fingerprint)
+    if not current_is_good:
+        _may_be_replaced(previous, fingerprint)
+    for left_behind in folder.glob(f"{CURRENT}.*.tmp"):  # by a writer that was killed
+        _remove(left_behind)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f"{CURRENT}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
         if current_is_good:
             os.replace(current, previous)
         elif current.exists():
-            os.replace(current, _free_name(folder))  # the previous good one must stay
-        os.replace(temporary, current)
+            os.replace(current, folder / DAMAGED)  # the previous good one must stay
+        os.replace(name, current)
         _sync_folder(folder)
-    except OSError as error:
-        _remove(temporary)
-        raise CheckpointError(_cannot_write(folder, error)) from error
-    return current
+    except OSError:
+        _remove(Path(name))
+        raise
 
 
 def load_checkpoint(
@@ -168,6 +191,76 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+# ---------------------------------------------------------------------------- one run a folder
+
+
+_HELD: dict[tuple[int, int], int] = {}
+"""Folders (device and inode) that this process has locked, and the thread that did."""
+
+
+@contextmanager
+def lock_folder(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
+    """Keep a folder of checkpoints for this run; another process cannot train or save in it.
+
+    The lock goes when the process ends, however it ends, and leaves no file behind.  The thread
+    that has it may take it again.  Where the system or the file system knows no locks, there is
+    none.
+
+    Args:
+        folder: must exist.
+        wait: wait for another run that has the folder, instead of raising.
+
+    Raises:
+        CheckpointError: if another run has the folder.
+        OSError: if the folder cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    while True:
+        descriptor = os.open(folder, os.O_RDONLY)
+        key = _identity(os.fstat(descriptor))
+        if _HELD.get(key) == threading.get_ident():
+            os.close(descriptor)
+            yield
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(descriptor)
+            raise CheckpointError(
+                f"Another run is training with checkpoints in {folder}. Wait for it, or choose "
+                f"another folder."
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            yield
+            return
+        if _is_still(folder, key):
+            break
+        os.close(descriptor)  # it was deleted, and perhaps made anew, while we waited
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    _HELD[key] = threading.get_ident()
+    try:
+        yield
+    finally:
+        del _HELD[key]
+        os.close(descriptor)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _is_still(folder: str | os.PathLike[str], key: tuple[int, int]) -> bool:
+    try:
+        return _identity(os.stat(folder)) == key
+    except FileNotFoundError:
+        return False
+
+
 # ---------------------------------------------------------------------------- one file
 
 
@@ -199,7 +292,14 @@ def _unpack(raw: bytes) -> tuple[Checkpoint, dict[str, Any]]:
         size = int.from_bytes(raw[:8], "little")
         texts = dict(json.loads(raw[8 : 8 + size]).get("__metadata__", {}))
         arrays = {name: np.array(array) for name, array in _parse_arrays(raw).items()}
-    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        SafetensorError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise _Damaged(f"{len(raw)} bytes that are no whole safetensors file") from error
     expected = texts.pop("sha256", None)
     if expected is None:
@@ -213,7 +313,7 @@ def _unpack(raw: bytes) -> tuple[Checkpoint, dict[str, Any]]:
         )
     try:
         meta, fingerprint = json.loads(texts["meta"]), json.loads(texts["fingerprint"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise _Damaged(f"a checksum, but no content that can be read: {error!r}") from error
     if not isinstance(meta, dict) or not isinstance(fingerprint, dict):
         raise _Damaged("meta and fingerprint must be mappings")
@@ -299,14 +399,6 @@ def _cannot_write(folder: Path, error: OSError) -> str:
         f"Cannot write a checkpoint to {folder}: {error.strerror or error}. "
         f"Choose a folder that can be written to."
     )
-
-
-def _free_name(folder: Path) -> Path:
-    """Return a name for a damaged file that is set aside."""
-    number = 1
-    while (path := folder / f"checkpoint.damaged-{number}.safetensors").exists():
-        number += 1
-    return path
 
 
 def _sync_folder(folder: Path) -> None:

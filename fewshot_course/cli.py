@@ -10,8 +10,10 @@ import dataclasses
 import importlib.util
 import inspect
 import os
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,7 +71,7 @@ def _one_line_errors() -> Iterator[None]:
     def show(message: Warning | str, *_: object) -> None:
         typer.echo(f"Warning: {message}", err=True)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _terminated_as_interrupted():
         warnings.showwarning = show  # type: ignore[assignment]
         try:
             yield
@@ -77,8 +79,30 @@ def _one_line_errors() -> Iterator[None]:
             _fail(error)
         except (ResultsError, RunError) as error:
             _fail(error, 1)
-        except KeyboardInterrupt:
-            _fail("stopped. What was stored is kept; the same command goes on from there.", 130)
+        except KeyboardInterrupt as signalled:
+            code = 143 if isinstance(signalled, _Terminated) else 130
+            _fail("stopped. What was stored is kept; the same command goes on from there.", code)
+
+
+class _Terminated(KeyboardInterrupt):
+    """The system asked the command to end (SIGTERM)."""
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: files are closed, workers stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.callback(invoke_without_command=True)

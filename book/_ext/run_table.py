@@ -1,11 +1,12 @@
-"""The table of notebook runs on the status page: when, seconds, memory, versions.
+"""Two tables of the status page: notebook runs (when, seconds, memory, versions), and coverage.
 
-``book/_tools/notebooks.py run`` writes the file that the table is made from.
+``book/_tools/notebooks.py run`` and ``make coverage`` write the files that they are made from.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 RUNS = "book/notebook_runs.json"
+COVERAGE = "book/coverage.json"
 HEAD = ("Notebook", "Run on", "Cells", "Seconds", "Memory, MB", "Versions")
 
 
@@ -31,11 +33,7 @@ class RunTable(SphinxDirective):
         rows = []
         for name in names:
             rows.append(self.row(name, runs.get(name)))
-        group = nodes.tgroup("", cols=len(HEAD))
-        group += [nodes.colspec(colwidth=1) for _ in HEAD]
-        group += nodes.thead("", row([nodes.paragraph(text, text) for text in HEAD]))
-        group += nodes.tbody("", *rows)
-        return [nodes.table("", group, classes=["run-table", "sortable"])]
+        return [table(HEAD, rows)]
 
     def row(self, name: str, facts: dict[str, Any] | None) -> nodes.row:
         link = addnodes.pending_xref(
@@ -50,10 +48,37 @@ class RunTable(SphinxDirective):
         return row([nodes.paragraph("", "", link), *cells])
 
 
+class CoverageTable(SphinxDirective):
+    """A row for each part of the package: its lines, and the share that the tests ran."""
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / COVERAGE
+        self.env.note_dependency(str(path))
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        parts = facts["parts"]
+        parts["together"] = [sum(part[i] for part in parts.values()) for i in (0, 1)]
+        rows = []
+        for name, (ran, lines) in parts.items():
+            texts = (str(lines), f"{100 * ran / lines:.1f}")
+            cells = [nodes.paragraph(text, text) for text in texts]
+            rows.append(row([nodes.paragraph("", "", nodes.literal(name, name)), *cells]))
+        said = f"Measured on {facts['date']} with Python {facts['python']}."
+        return [nodes.paragraph(said, said), table(("Part", "Lines", "% that ran"), rows)]
+
+
+def table(head: Sequence[str], rows: list[nodes.row]) -> nodes.table:
+    group = nodes.tgroup("", cols=len(head))
+    group += [nodes.colspec(colwidth=1) for _ in head]
+    group += nodes.thead("", row([nodes.paragraph(text, text) for text in head]))
+    group += nodes.tbody("", *rows)
+    return nodes.table("", group, classes=["run-table", "sortable"])
+
+
 def row(cells: list[nodes.Node]) -> nodes.row:
     return nodes.row("", *[nodes.entry("", cell) for cell in cells])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("run-table", RunTable)
+    app.add_directive("coverage-table", CoverageTable)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course._checks import check_choice, check_features, check_labels, check_number
+from fewshot_course._processes import PARENT
 from fewshot_course._streams import Streams
 from fewshot_course.both.estimator import CourseClassifier
 from fewshot_course.both.pseudo_labels import check_classes, class_index
@@ -62,6 +63,8 @@ def need(package: str) -> None:
 def run_group(commands: Sequence[tuple[list[str], Mapping[str, str]]], log: Path | None) -> None:
     """Run processes side by side until all have ended; if one fails the others are stopped.
 
+    They are told this process's number, so that they can end with it.
+
     Args:
         commands: command line and additional environment of each.
         log: file for what they print; ``None``: they share this process's streams.
@@ -75,7 +78,10 @@ def run_group(commands: Sequence[tuple[list[str], Mapping[str, str]]], log: Path
         for command, environment in commands:
             processes.append(
                 subprocess.Popen(
-                    command, env={**os.environ, **environment}, stdout=output, stderr=output
+                    command,
+                    env={**os.environ, **environment, PARENT: str(os.getpid())},
+                    stdout=output,
+                    stderr=output,
                 )
             )
         while any(process.poll() is None for process in processes):

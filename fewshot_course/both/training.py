@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,12 @@ from tqdm import tqdm
 
 from fewshot_course import __version__
 from fewshot_course._checks import check_choice, check_number
-from fewshot_course.checkpoints import check_folder, load_checkpoint, save_checkpoint
+from fewshot_course.checkpoints import (
+    check_folder,
+    load_checkpoint,
+    lock_folder,
+    save_checkpoint,
+)
 
 CHECK_EVERY = 10
 """Steps between two looks at the losses: on a GPU each look waits for the device."""
@@ -39,6 +45,12 @@ class Resumable(Protocol):
 
 class TrainingDiverged(FloatingPointError):
     """The loss is NaN or infinite."""
+
+
+Write = Callable[[str, float, int], None]
+"""Writes a named value of a step to TensorBoard."""
+
+OpenLog = Callable[[str], AbstractContextManager[Write]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ def loop(
     resumables: Mapping[str, Resumable],
     learning_rate: Callable[[], float],
     fingerprint: Mapping[str, Any],
-    open_log: Callable[[str], Callable[[str, float, int], None]],
+    open_log: OpenLog,
     stop: Callable[[], bool] | None = None,
 ) -> dict[str, np.ndarray]:
     """Call ``step`` until ``steps`` updates are done, resuming where a checkpoint says so.
@@ -94,7 +106,7 @@ def loop(
         resumables: what else has a state.
         learning_rate: the present rate, for the message of a diverged run.
         fingerprint: what a checkpoint must match; the package version is added.
-        open_log: makes a function ``(name, value, step)`` that writes to TensorBoard.
+        open_log: opens TensorBoard's files in a folder, for as long as the training takes.
         stop: asked after each step; true ends the run before its last step.
 
     Returns:
@@ -103,24 +115,14 @@ def loop(
 
     Raises:
         TrainingDiverged: at the first NaN or infinite loss; nothing of it is saved.
-        CheckpointError: if the folder holds the checkpoint of another run or cannot be written.
+        CheckpointError: if the folder holds the checkpoint of another run, another run has it,
+            or it cannot be written.
     """
     check_number("steps", steps, low=1, integer=True)
     checkpoint_dir, writes = run.checkpoint_dir, run.writes
-    log_dir = run.log_dir if writes else None
     mark = {"version": __version__, **fingerprint}
     history: dict[str, list[float]] = {}
     done = 0
-    if checkpoint_dir is not None:
-        check_folder(checkpoint_dir)
-        found = load_checkpoint(checkpoint_dir, mark)
-        if found is not None:
-            arrays, meta = found
-            restore({k[6:]: v for k, v in arrays.items() if k.startswith("state.")})
-            history = {k[8:]: list(v) for k, v in arrays.items() if k.startswith("history.")}
-            for name, resumable in resumables.items():
-                resumable.restore(meta["resumables"][name])
-            done = meta["step"]
 
     def save(step_number: int) -> None:
         assert checkpoint_dir is not None
@@ -132,9 +134,21 @@ def loop(
         }
         save_checkpoint(checkpoint_dir, arrays, meta, fingerprint=mark)
 
-    write = open_log(os.fspath(log_dir)) if log_dir is not None else None
-    pending: list[tuple[Mapping[str, Any], float]] = []
-    with tqdm(total=steps, initial=done, disable=not (run.progress and writes), unit="step") as bar:
+    with ExitStack() as stack:
+        write = _open(run, open_log, stack)
+        if checkpoint_dir is not None:
+            found = load_checkpoint(checkpoint_dir, mark)
+            if found is not None:
+                arrays, meta = found
+                restore({k[6:]: v for k, v in arrays.items() if k.startswith("state.")})
+                history = {k[8:]: list(v) for k, v in arrays.items() if k.startswith("history.")}
+                for name, resumable in resumables.items():
+                    resumable.restore(meta["resumables"][name])
+                done = meta["step"]
+        pending: list[tuple[Mapping[str, Any], float]] = []
+        bar = stack.enter_context(
+            tqdm(total=steps, initial=done, disable=not (run.progress and writes), unit="step")
+        )
         for number in range(done, steps):
             if stop is not None and stop():
                 break  # the checkpoint is that of a run which had stopped
@@ -152,11 +166,22 @@ def loop(
     return {name: np.asarray(values, np.float64) for name, values in history.items()}
 
 
+def _open(run: Run, open_log: OpenLog, stack: ExitStack) -> Write | None:
+    """Take the folder of checkpoints for this run, and open TensorBoard's files."""
+    if run.checkpoint_dir is not None:
+        check_folder(run.checkpoint_dir)
+        if run.writes:
+            stack.enter_context(lock_folder(run.checkpoint_dir))
+    if run.log_dir is None or not run.writes:
+        return None
+    return stack.enter_context(open_log(os.fspath(run.log_dir)))
+
+
 def _collect(
     pending: list[tuple[Mapping[str, Any], float]],
     first: int,
     history: dict[str, list[float]],
-    write: Callable[[str, float, int], None] | None,
+    write: Write | None,
 ) -> None:
     """Bring scalars over from the device, refuse NaN, and note the rest."""
     for offset, (scalars, rate) in enumerate(pending):

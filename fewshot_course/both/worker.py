@@ -5,15 +5,18 @@ python -m fewshot_course.both.worker torch|tf FOLDER
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+from fewshot_course._processes import PARENT, end_with
 from fewshot_course.both.scaling import ERROR, do_job
 from fewshot_course.frameworks import framework_module
 
 
 def main(framework: str, folder: Path) -> int:
     """Do the job in the folder; a failure is told in one line."""
+    end_with(int(os.environ[PARENT]) if PARENT in os.environ else None)
     try:
         module = framework_module(framework, "scaling")
         do_job(module.DataParallelClassifier, folder)

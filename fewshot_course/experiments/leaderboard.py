@@ -372,7 +372,9 @@ def _as(experiment: Experiment, cell: Cell, **changes: Any) -> Cell:
     """Return the cell of a topic's own experiment for the same method, framework and seed."""
     config = experiment.configure("quick", **changes)
     framework = cell.framework if cell.framework in MODULES else "torch"  # it will use none
-    return experiment.cell(cell.method, framework, cell.seed, "quick", config).on(cell.kind)
+    return experiment.cell(cell.method, framework, cell.seed, "quick", config).on(
+        cell.kind, cell.threads
+    )
 
 
 def _digit_model(cell: Cell, data: Draw, options: RunOptions) -> tuple[Any, np.ndarray]:

@@ -218,6 +218,7 @@ class Cell:
 
     Attributes:
         kind: kind of the device it runs on, "cpu", "cuda", ...
+        threads: CPU threads that it may use.
     """
 
     experiment: Experiment
@@ -227,11 +228,12 @@ class Cell:
     config: Any
     seed: int
     kind: str = "cpu"
+    threads: int = 1
 
-    def on(self, device: str) -> Cell:
+    def on(self, device: str, threads: int = 1) -> Cell:
         """Return this cell on a device that is named; without a framework it has the CPU."""
         kind = device_kind(device) if self.framework in FRAMEWORKS else "cpu"
-        return dataclasses.replace(self, kind=kind)
+        return dataclasses.replace(self, kind=kind, threads=threads)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -246,8 +248,9 @@ class Cell:
     def config_hash(self) -> str:
         """Hash of all that changes the result, but the seed; the preset's name does not.
 
-        The kind of device counts where it is not the CPU: a run on a GPU rounds otherwise, and is
-        never taken for a stored one of the CPU.
+        The kind of device counts where it is not the CPU, and the number of threads where it is
+        not 1: sums are rounded otherwise there, and such a run is never taken for a stored one of
+        the CPU with one thread.
         """
         content = {
             "experiment": self.experiment.name,
@@ -259,6 +262,8 @@ class Cell:
         }
         if self.kind != "cpu":
             content["device"] = self.kind
+        if self.threads != 1:
+            content["threads"] = self.threads
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -288,7 +293,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run a cell; only the kind of the device changes its result.
+    """How to run a cell.
+
+    The kind of the device and the number of threads change the last digits of its result, so both
+    are part of the cell's hash.
 
     Attributes:
         device: "auto" (what the framework's ``fit`` would take), "cpu", "cuda", …

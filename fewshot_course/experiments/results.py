@@ -4,8 +4,9 @@ A line says what was run (experiment, method, framework, data, configuration, se
 out (metrics and the number of test examples), and what it took (seconds, peak memory, versions,
 device).  A run that failed has a line too, with its ``error``.
 
-``config_hash`` holds the kind of device ("cuda", "mps") where it is not the CPU.  So lines of runs
-on the CPU keep the hash that they have always had, and a run on a GPU never finds one of them.
+``config_hash`` holds the kind of device ("cuda", "mps") where it is not the CPU, and the number of
+threads where it is not 1.  So lines of runs on one thread of a CPU keep the hash that they have
+always had, and a run on a GPU or with more threads never finds one of them.
 
 What a line names is looked up in the registry of experiments and nowhere else.
 """
@@ -16,6 +17,7 @@ import errno
 import json
 import math
 import os
+import stat
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,7 +50,7 @@ class Result:
         preset: name of the preset that the configuration started from.
         config: the settings that the method used, name → value.
         config_hash: hash of all that changes the result, but the seed; the kind of device counts
-            where it is not the CPU.
+            where it is not the CPU, the number of threads where it is not 1.
         seed: number of the draw.
         metrics: name → finite number; the first one is the headline.  Empty for a failed run.
         n_test: number of test examples (or test tasks) behind the metrics.
@@ -107,7 +109,7 @@ class Result:
         """
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ResultsError(f"Not a result line: no JSON ({error}).") from None
         if not isinstance(values, dict):
             raise ResultsError(f"Not a result line: {line[:40]!r} is no JSON object.")
@@ -212,7 +214,7 @@ def _read(path: Path) -> tuple[list[Result], bool]:
 def _is_json(line: str) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -241,15 +243,17 @@ def append_result(path: str | os.PathLike[str], result: Result) -> None:
 class ResultWriter:
     """Appends lines to a results file that nobody else writes to meanwhile.
 
-    Opening it makes the file and its folder, so that trouble shows before anything is computed.
-    An incomplete last line is removed: its run is not stored and will be done again.
+    Opening it makes the file and its folder, so that trouble shows before anything is computed,
+    and changes nothing in a file that is there.  The first append removes an incomplete last
+    line: its run is not stored and will be done again.
 
     Args:
-        path: the file.
+        path: the file; one that is there and not empty must be a results file.
         wait: wait until another writer is done, instead of raising.
 
     Raises:
-        ResultsError: if the file cannot be written to, or another writer has it.
+        ResultsError: if the file cannot be written to, is something else than a results file
+            (it stays as it is), or another writer has it.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, wait: bool = False) -> None:
@@ -263,8 +267,10 @@ class ResultWriter:
                 f"Cannot write results to {self.path}: {error.strerror or error}."
             ) from None
         try:
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise ResultsError(f"{self.path} is no regular file; name another one.")
             self._lock(wait)
-            self._mend()
+            self._whole, self._unended = self._look()
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -272,15 +278,24 @@ class ResultWriter:
     def append(self, result: Result) -> None:
         """Write one line with one call and flush it to the disk.
 
+        A file that was deleted since it was opened is written anew, with all its lines.
+
         Raises:
-            ResultsError: if that does not work; the file is as it was before.
+            ResultsError: if that does not work, or another file has taken the place of this one;
+                the file is as it was before.
         """
         line = result.to_json().encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
         try:
-            if os.write(self._descriptor, line) != len(line):
+            self._stay_in_place()
+            if self._whole < size:
+                os.ftruncate(self._descriptor, self._whole)
+                size = self._whole
+            text = b"\n" + line if self._unended else line
+            if os.write(self._descriptor, text) != len(text):
                 raise OSError(errno.ENOSPC, "No space left on the disk")
             os.fsync(self._descriptor)
+            self._whole, self._unended = size + len(text), False
         except OSError as error:
             os.ftruncate(self._descriptor, size)
             raise ResultsError(
@@ -322,18 +337,66 @@ class ResultWriter:
             except OSError:  # a file system without locks
                 return
 
-    def _mend(self) -> None:
-        """End the last line, or remove it if it is incomplete."""
-        size = os.fstat(self._descriptor).st_size
-        if size == 0:
-            return
+    def _look(self) -> tuple[int, bool]:
+        """Return how many bytes are whole lines, and whether the last lacks its line break.
+
+        Raises:
+            ResultsError: unless a line of the file is a result, or the file is the beginning of
+                one.
+        """
         content = self.path.read_bytes()
-        if content.endswith(b"\n"):
+        *lines, last = content.split(b"\n")
+        whole = len(content) - len(last)
+        if not last or _is_json(last.decode("utf-8", errors="replace")):
+            lines, last, whole = [*lines, last], b"", len(content)
+        ours = any(_is_result(line) for line in lines)
+        if content and not ours and not (not any(lines) and last.startswith(_START[: len(last)])):
+            raise ResultsError(
+                f"{self.path} is no results file; nothing was changed. Name another file."
+            )
+        return whole, bool(content[:whole]) and not content[:whole].endswith(b"\n")
+
+    def _stay_in_place(self) -> None:
+        """See that the path still leads to the open file; write it anew where it is gone."""
+        own = os.fstat(self._descriptor)
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            self._write_anew()
             return
-        start = content.rfind(b"\n") + 1
-        if _is_json(content[start:].decode("utf-8", errors="replace")):
-            os.write(self._descriptor, b"\n")
-        elif start == 0 and not content.startswith(b"{"):
-            raise ResultsError(f"{self.path} is no results file; nothing was changed.")
-        else:
-            os.ftruncate(self._descriptor, start)
+        if (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino):
+            raise ResultsError(
+                f"Another file has taken the place of {self.path} since the run began; it was not "
+                f"touched. Move it away and start again."
+            )
+
+    def _write_anew(self) -> None:
+        warnings.warn(
+            f"{self.path} was deleted during the run; it is written anew, with all its lines.",
+            stacklevel=4,
+        )
+        size = os.fstat(self._descriptor).st_size
+        content = b""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        while len(content) < size and (more := os.read(self._descriptor, size - len(content))):
+            content += more
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        fresh = os.open(self.path, flags, 0o666)
+        os.dup2(fresh, self._descriptor)
+        os.close(fresh)
+        self._lock(wait=False)
+        if os.write(self._descriptor, content) != len(content):
+            raise OSError(errno.ENOSPC, "No space left on the disk")
+
+
+_START = b'{"experiment": '
+"""How every line begins."""
+
+
+def _is_result(line: bytes) -> bool:
+    try:
+        Result.from_json(line.decode("utf-8", errors="replace"))
+    except ResultsError:
+        return False
+    return True

@@ -23,6 +23,8 @@ from typing import Any
 
 import fewshot_course
 from fewshot_course._checks import check_choice, check_number
+from fewshot_course._processes import end_with
+from fewshot_course.checkpoints import check_folder, lock_folder
 from fewshot_course.experiments.registry import Cell, RunOptions
 from fewshot_course.experiments.results import Result, ResultWriter, read_results
 from fewshot_course.frameworks import MODULES, device_kind, framework_module, resolve_device
@@ -57,11 +59,12 @@ class RunError(RuntimeError):
 def run_cell(cell: Cell, options: RunOptions = DEFAULTS) -> Result:
     """Run one cell and measure it.
 
-    An exception of the cell becomes a result with an ``error``.
+    An exception of the cell becomes a result with an ``error``.  Its checkpoints stay, until
+    :func:`run_cells` has stored the result.
     """
     start = time.perf_counter()
-    if options.device != "auto":
-        cell = cell.on(options.device)  # a failure too is one of that kind of device
+    # A failure too is one of that kind of device.
+    cell = cell.on(cell.kind if options.device == "auto" else options.device, options.threads)
     with limit_threads(options.threads):
         try:
             if cell.framework in MODULES:
@@ -70,21 +73,30 @@ def run_cell(cell: Cell, options: RunOptions = DEFAULTS) -> Result:
                 # Asked here, so that an impossible device fails in every cell, whatever it runs.
                 device = resolve_device(cell.framework, options.device)
                 options = replace(options, device=device)
-                cell = cell.on(device)
+                cell = cell.on(device, options.threads)
             else:
                 options = replace(options, device="cpu")
             function = cell.experiment.function()
-            _reset_peak_memory()
-            start = time.perf_counter()
-            metrics = {name: float(value) for name, value in function(cell, options).items()}
-            seconds = time.perf_counter() - start
+            with _own_checkpoints(options.checkpoint_dir(cell)):
+                _reset_peak_memory()
+                start = time.perf_counter()
+                metrics = {name: float(value) for name, value in function(cell, options).items()}
+                seconds = time.perf_counter() - start
             n_test = int(metrics.pop("n_test"))
             result = _result(cell, options, metrics, n_test, seconds)
         except Exception as error:
             return _failed(cell, options, _one_line(error), time.perf_counter() - start)
-    if folder := options.checkpoint_dir(cell):
-        shutil.rmtree(folder, ignore_errors=True)  # the cell is done: nothing to resume
     return result
+
+
+@contextmanager
+def _own_checkpoints(folder: Path | None) -> Iterator[None]:
+    """Take a cell's folder of checkpoints; another run that computes this very cell goes first."""
+    if folder is None:
+        yield
+        return
+    with lock_folder(check_folder(folder), wait=True):
+        yield
 
 
 def _failed(cell: Cell, options: RunOptions, error: str, seconds: float = 0.0) -> Result:
@@ -249,6 +261,8 @@ def run_cells(
         for result in _outlive_workers(missing, stream, options):
             if writer is not None:
                 writer.append(result)
+            if result.error is None and (folder := options.checkpoint_dir(wanted[result.key])):
+                shutil.rmtree(folder, ignore_errors=True)  # stored: nothing to resume
             done[result.key] = result
             advance()
     return [done[key] for key in wanted]
@@ -262,16 +276,20 @@ def place_cells(cells: Iterable[Cell], options: RunOptions = DEFAULTS) -> list[C
     """
     cells = list(cells)
     if options.device != "auto":
-        return [cell.on(options.device) for cell in cells]
+        return [cell.on(options.device, options.threads) for cell in cells]
     devices = {}
     for name in {cell.framework for cell in cells} & MODULES.keys():
         with limit_threads(options.threads), suppress(ImportError, ValueError):  # the cell says it
             devices[name] = resolve_device(name, "auto")
-    return [cell.on(devices.get(cell.framework, "cpu")) for cell in cells]
+    return [cell.on(devices.get(cell.framework, "cpu"), options.threads) for cell in cells]
 
 
-def _run_placed(cell: Cell, options: RunOptions) -> Result:
-    """Run a cell on the kind of device that it was placed on, in whatever process."""
+def _run_placed(cell: Cell, options: RunOptions, parent: int | None = None) -> Result:
+    """Run a cell on the kind of device that it was placed on, in whatever process.
+
+    A worker of this machine is told its ``parent``, and ends with it.
+    """
+    end_with(parent)
     return run_cell(
         cell, replace(options, device=cell.kind) if options.device == "auto" else options
     )
@@ -335,7 +353,8 @@ def _open_backend(
         parallel = joblib.Parallel(
             return_as="generator_unordered", batch_size=1, pre_dispatch=pre_dispatch
         )
-        return parallel(joblib.delayed(_run_placed)(cell, options) for cell in cells)
+        parent = os.getpid() if backend == "loky" else None  # Dask's workers watch for themselves
+        return parallel(joblib.delayed(_run_placed)(cell, options, parent) for cell in cells)
 
     with ExitStack() as stack:
         if backend == "loky":

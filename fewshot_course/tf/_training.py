@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -13,11 +15,13 @@ from fewshot_course.both.estimator import Storable, networks_in
 from fewshot_course.both.training import (
     Resumable,
     Run,
+    Write,
     check_supported,
     loop,
     loss_scale,
     split_batch,
 )
+from fewshot_course.frameworks import device_kind
 from fewshot_course.tf import networks
 from fewshot_course.tf.optim import Optimizer
 from fewshot_course.weights import part_of
@@ -317,12 +321,21 @@ def train(
             learning_rate=lambda: float(next(iter(optimizers.values())).lr),
             fingerprint={
                 "framework": "tensorflow",
+                "device": device_kind(run.device),
+                "threads": _threads(),
                 "architecture": {name: _shapes(module) for name, module in modules.items()},
                 **fingerprint,
             },
             open_log=_open_log,
             stop=stop,
         )
+
+
+def _threads() -> int:
+    """Return the threads of one operation: as set, as the environment says, or one a core."""
+    told = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    set_here = tf.config.threading.get_intra_op_parallelism_threads()
+    return set_here or (int(told) if told.isdigit() else 0) or os.cpu_count() or 1
 
 
 def _variables(optimizer: Optimizer) -> dict[str, tf.Variable]:
@@ -338,7 +351,8 @@ def _shapes(module: keras.Model) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in networks.to_numpy(module).items()}
 
 
-def _open_log(folder: str) -> Callable[[str, float, int], None]:
+@contextmanager
+def _open_log(folder: str) -> Iterator[Write]:
     writer = tf.summary.create_file_writer(folder)
 
     def write(name: str, value: float, step: int) -> None:
@@ -346,4 +360,7 @@ def _open_log(folder: str) -> Callable[[str, float, int], None]:
             tf.summary.scalar(name, value, step=step)
         writer.flush()
 
-    return write
+    try:
+        yield write
+    finally:
+        writer.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,13 @@ from fewshot_course.both.estimator import Storable, networks_in
 from fewshot_course.both.training import (
     Resumable,
     Run,
+    Write,
     check_supported,
     loop,
     loss_scale,
     split_batch,
 )
+from fewshot_course.frameworks import device_kind
 from fewshot_course.torch import networks
 from fewshot_course.weights import part_of
 
@@ -277,6 +279,8 @@ def train(
         learning_rate=lambda: next(iter(optimizers.values())).param_groups[0]["lr"],
         fingerprint={
             "framework": "torch",
+            "device": device_kind(run.device),
+            "threads": torch.get_num_threads(),
             "architecture": {name: _shapes(module) for name, module in modules.items()},
             **fingerprint,
         },
@@ -296,17 +300,18 @@ def _shapes(module: nn.Module) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in networks.to_numpy(module).items()}
 
 
-def _open_log(folder: str) -> Callable[[str, float, int], None]:
+@contextmanager
+def _open_log(folder: str) -> Iterator[Write]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError(
             f"log_dir needs TensorBoard ({error}); install it with: pip install tensorboard"
         ) from error
-    writer = SummaryWriter(folder)
+    with SummaryWriter(folder) as writer:
 
-    def write(name: str, value: float, step: int) -> None:
-        writer.add_scalar(name, value, step)
-        writer.flush()
+        def write(name: str, value: float, step: int) -> None:
+            writer.add_scalar(name, value, step)
+            writer.flush()
 
-    return write
+        yield write

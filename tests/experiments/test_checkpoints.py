@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from fewshot_course.checkpoints import (
     CheckpointError,
     check_folder,
     load_checkpoint,
+    lock_folder,
     save_checkpoint,
 )
 
@@ -146,7 +148,7 @@ def test_the_previous_one_steps_in_and_survives_the_next_save(tmp_path, damage):
     assert load_checkpoint(tmp_path, RUN).meta == {"step": 3}
     path.unlink()
     assert load_checkpoint(tmp_path, RUN).meta == {"step": 1}
-    assert (tmp_path / "checkpoint.damaged-1.safetensors").exists()
+    assert (tmp_path / "checkpoint.damaged.safetensors").exists()
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +197,7 @@ def test_full_disk(tmp_path, monkeypatch, call):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if call == "write":
-        monkeypatch.setattr("builtins.open", full)
+        monkeypatch.setattr(os, "fdopen", full)
     else:
         monkeypatch.setattr(os, call, full)
     with pytest.raises(CheckpointError, match="The disk is full") as error:
@@ -301,7 +303,7 @@ def test_a_kill_at_every_system_call(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", counted(os.fsync))
             patch.setattr(os, "replace", counted(os.replace))
-            patch.setattr("builtins.open", counted(open))
+            patch.setattr(tempfile, "mkstemp", counted(tempfile.mkstemp))
             try:
                 save(folder, 3)
                 done = True
@@ -310,4 +312,84 @@ def test_a_kill_at_every_system_call(tmp_path, monkeypatch):
         assert load_checkpoint(folder, RUN).meta["step"] == (3 if done or stop == 4 else 2)
         if done:
             break
-    assert stop == 5  # open, fsync, two renames, fsync of the folder
+    assert stop == 5  # the temporary file, fsync, two renames, fsync of the folder
+
+
+# ---------------------------------------------------------------------------- two at a time
+
+
+SAVES = """
+import sys, warnings
+import numpy as np
+from fewshot_course.checkpoints import load_checkpoint, save_checkpoint
+
+warnings.simplefilter("error")
+for step in range(int(sys.argv[2])):
+    arrays = {"w": np.full(10_000, float(step))}
+    save_checkpoint(sys.argv[1], arrays, {"step": step}, fingerprint={"run": 1})
+    load_checkpoint(sys.argv[1], {"run": 1})
+"""
+
+
+def test_two_writers_of_one_folder_do_not_disturb_each_other(tmp_path):
+    command = [sys.executable, "-c", SAVES, str(tmp_path / "c"), "100"]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [writer.communicate(timeout=120)[1].decode() for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0], said
+    left = sorted(path.name for path in (tmp_path / "c").iterdir())
+    assert left == sorted([CURRENT, PREVIOUS])
+    assert load_checkpoint(tmp_path / "c", {"run": 1}).meta["step"] == 99
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / f"{CURRENT}.abc.tmp").write_bytes(b"half")
+    save(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([CURRENT, PREVIOUS])
+
+
+def test_only_one_damaged_file_is_kept(tmp_path):
+    for step in range(1, 5):
+        save(tmp_path, step).write_bytes(b"damaged")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [CURRENT, "checkpoint.damaged.safetensors"]
+    )
+
+
+HOLDS = """
+import sys
+from fewshot_course.checkpoints import lock_folder
+
+with lock_folder(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_belongs_to_one_run_until_that_ends_or_is_killed(tmp_path):
+    command = [sys.executable, "-c", HOLDS, str(tmp_path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    wanted = pytest.raises(CheckpointError, match="Another run is training with checkpoints in")
+    with wanted, lock_folder(tmp_path):
+        raise AssertionError("two runs have the folder")
+    holder.kill()
+    holder.communicate()
+    with lock_folder(tmp_path), lock_folder(tmp_path):  # the thread that has it may take it again
+        save(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == [CURRENT]
+
+
+def test_a_folder_that_went_while_one_waited_is_made_again(tmp_path):
+    folder = tmp_path / "c"
+    folder.mkdir()
+    command = [sys.executable, "-c", HOLDS, str(folder)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(save, folder, 1)
+        time.sleep(0.2)
+        folder.rmdir()
+        holder.communicate(b"")
+        waiting.result(timeout=30)
+    assert load_checkpoint(folder, RUN).meta == {"step": 1}

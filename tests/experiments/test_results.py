@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -155,6 +156,65 @@ def test_a_foreign_file_is_not_touched(tmp_path):
     with pytest.raises(ResultsError, match="no results file"):
         ResultWriter(path)
     assert path.read_text() == "years of work"
+
+
+FOREIGN = {
+    "a table without a last line break": b"name,grade\nAda,1\nGrace,2",
+    "a table": b"name,grade\nAda,1\n",
+    "JSON lines of somebody else": b'{"a": 1}\n{"b": 2',
+    "one JSON object of somebody else": b'{"a": 1}',
+    "an archive": b"PK\x03\x04" + bytes(range(256)) * 4,
+    "a photo": b"\xff\xd8\xff\xe0\n" + bytes(range(255, -1, -1)),
+    "nested without end": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_no_byte_of_a_foreign_file_changes(tmp_path, content):
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    with pytest.raises(ResultsError, match="is no results file; nothing was changed"):
+        ResultWriter(path)
+    assert path.read_bytes() == content
+
+
+def test_opening_alone_changes_nothing(tmp_path):
+    path = tmp_path / "r.jsonl"
+    for content in (LINE.to_json(), LINE.to_json() + "\n" + LINE.to_json()[:50]):
+        path.write_text(content)
+        with ResultWriter(path):
+            pass
+        assert path.read_text() == content
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="a system without /dev/null")
+def test_a_device_is_no_results_file():
+    with pytest.raises(ResultsError, match="/dev/null is no regular file"):
+        ResultWriter("/dev/null")
+
+
+@pytest.mark.parametrize("gone", ["the file", "its folder"])
+def test_a_file_deleted_during_the_run_is_written_anew(tmp_path, gone):
+    path = tmp_path / "folder" / "r.jsonl"
+    lines = [replace(LINE, seed=seed) for seed in range(3)]
+    with ResultWriter(path) as writer:
+        writer.append(lines[0])
+        shutil.rmtree(path.parent) if gone == "its folder" else path.unlink()
+        with pytest.warns(UserWarning, match="was deleted during the run; it is written anew"):
+            writer.append(lines[1])
+        writer.append(lines[2])
+    assert read_results(path) == lines
+
+
+def test_a_file_that_took_the_place_is_not_touched(tmp_path):
+    path = tmp_path / "r.jsonl"
+    with ResultWriter(path) as writer:
+        writer.append(LINE)
+        path.unlink()
+        path.write_text("a poem")
+        with pytest.raises(ResultsError, match="Another file has taken the place"):
+            writer.append(replace(LINE, seed=1))
+    assert path.read_text() == "a poem"
 
 
 def test_unwritable_and_missing_files(tmp_path):

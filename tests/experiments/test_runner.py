@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 from toy import TOY
 
 from fewshot_course.experiments import runner
-from fewshot_course.experiments.results import ResultsError, read_results
+from fewshot_course.experiments.registry import RunOptions
+from fewshot_course.experiments.results import ResultsError, ResultWriter, read_results
 from fewshot_course.experiments.runner import RunError, limit_threads, run_cell, run_cells
 from fewshot_course.experiments.sweep import SweepError, load_sweep
 
@@ -266,9 +268,110 @@ def _grown(path, before):
         raise OSError("not yet")
 
 
-def test_another_sweep_on_the_same_file_is_refused(tmp_path):
-    from fewshot_course.experiments.results import ResultWriter
+CHILDREN = """
+import os, pathlib, sys, time
+from toy import TOY
+from fewshot_course.experiments.registry import RunOptions
+from fewshot_course.experiments.runner import run_cells
+config = TOY.configure(seconds=60.0)
+cells = [TOY.cell("plain", "numpy", s, config=config) for s in range(4)]
+run_cells(cells, sys.argv[1], backend="loky", jobs=2, options=RunOptions(checkpoints=sys.argv[2]))
+"""
 
+
+def _workers_of(process):
+    """Return the processes that descend from one."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            number, parent = status.parent.name, status.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == process:
+                found += [int(number), *_workers_of(int(number))]
+    return found
+
+
+def _state(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs the processes of Linux")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+def test_workers_end_with_the_process_that_started_them(tmp_path, how):
+    checkpoints = tmp_path / "checkpoints"
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILDREN, str(tmp_path / "r.jsonl"), str(checkpoints)],
+        env={**os.environ, "PYTHONPATH": PATHS},
+    )
+
+    def two_cells_run():
+        if len(list(checkpoints.glob("*"))) < 2:
+            raise OSError("not yet")
+
+    _wait(two_cells_run)  # each has made its folder
+    workers = _workers_of(process.pid)
+    assert len(workers) >= 2
+    process.send_signal(how)
+    process.wait(timeout=30)
+
+    def all_gone():
+        if any(_state(worker) not in ("gone", "Z") for worker in workers):
+            raise OSError("not yet")
+
+    _wait(all_gone)
+    assert len(list(checkpoints.glob("*"))) == 2  # nobody deleted what was not stored
+
+
+def test_checkpoints_stay_until_the_result_is_stored(tmp_path, monkeypatch):
+    cell = TOY.cell("plain", "numpy", 0)
+    options = RunOptions(checkpoints=str(tmp_path / "checkpoints"))
+    folder = options.checkpoint_dir(cell)
+    assert run_cell(cell, options).error is None
+    assert folder.is_dir()
+
+    def full(self, result):
+        raise ResultsError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultWriter, "append", full)
+        with pytest.raises(ResultsError):
+            run_cells([cell], tmp_path / "r.jsonl", options=options)
+    assert folder.is_dir()
+    run_cells([cell], tmp_path / "r.jsonl", options=options)
+    assert not folder.exists()
+    failed = TOY.cell("plain", "numpy", 0, config=TOY.configure(bad_seed=0))
+    run_cells([failed], tmp_path / "r.jsonl", options=options)
+    assert options.checkpoint_dir(failed).is_dir()  # to be resumed
+
+
+def test_two_sweeps_with_one_folder_of_checkpoints_store_no_failures(tmp_path):
+    script = SWEEP.replace("jobs=2)", "jobs=2, options=RunOptions(checkpoints=sys.argv[3]))")
+    script = "from fewshot_course.experiments.registry import RunOptions\n" + script
+    files = [tmp_path / f"{n}.jsonl" for n in range(2)]
+    sweeps = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(file), "sequential", str(tmp_path / "checkpoints")],
+            env={**os.environ, "PYTHONPATH": PATHS},
+        )
+        for file in files
+    ]
+    assert [sweep.wait(timeout=120) for sweep in sweeps] == [0, 0]
+    one, two = (read_results(file) for file in files)
+    assert outcome(one) == outcome(two)
+    assert {result.error for result in one + two} == {None}
+
+
+def test_threads_are_part_of_the_hash():
+    cell = TOY.cell("plain", "numpy", 0)
+    one, two = (run_cell(cell, RunOptions(threads=n)) for n in (1, 2))
+    assert one.config_hash == cell.config_hash != two.config_hash
+    (placed,) = runner.place_cells([cell], RunOptions(threads=2))
+    assert placed.config_hash == two.config_hash
+
+
+def test_another_sweep_on_the_same_file_is_refused(tmp_path):
     with ResultWriter(tmp_path / "r.jsonl"), pytest.raises(ResultsError, match="Another process"):
         run_cells(cells(), tmp_path / "r.jsonl")
 

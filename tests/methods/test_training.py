@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import killed_training
@@ -13,7 +15,7 @@ from fewshot_course._streams import STREAM_NAMES, Streams
 from fewshot_course.both import training as _loop
 from fewshot_course.both.optim import ReduceLROnPlateau
 from fewshot_course.both.training import Run, TrainingDiverged, describe
-from fewshot_course.checkpoints import CheckpointError, load_checkpoint
+from fewshot_course.checkpoints import CheckpointError, load_checkpoint, lock_folder
 
 KILLS = 5
 RNG = np.random.default_rng(0)
@@ -131,6 +133,53 @@ def test_log_dir_holds_the_history_for_tensorboard(framework, tmp_path):
     for name in ("loss", "rate"):
         values = [logged[name, step] for step in range(20)]
         np.testing.assert_allclose(values, history[name], rtol=1e-6)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs the descriptors of Linux")
+def test_logs_are_closed_with_the_training(framework, tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+
+    def open_now():
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    for number in range(6):
+        train(framework, steps=2, log_dir=tmp_path / str(number))
+        if number == 1:  # what the first ones start is there for good
+            before = open_now()
+    assert open_now() == before
+
+
+def test_a_run_with_other_threads_or_device_does_not_go_on(framework, often, tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        train(framework, stop_at=12, checkpoint_dir=tmp_path)
+    training = framework.module("_training")
+    if framework.name == "torch":
+        threads = torch_threads()
+        monkeypatch.setattr(training.torch, "get_num_threads", lambda: threads + 1)
+    else:
+        monkeypatch.setattr(training, "_threads", lambda: 99)
+    with pytest.raises(CheckpointError, match=r"threads is \d+ in the checkpoint and \d+ now"):
+        train(framework, checkpoint_dir=tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "device_kind", lambda device: "cuda")
+    with pytest.raises(CheckpointError, match='device is "cpu" in the checkpoint and "cuda" now'):
+        train(framework, checkpoint_dir=tmp_path)
+
+
+def torch_threads():
+    import torch
+
+    return torch.get_num_threads()
+
+
+def test_a_folder_that_another_training_has_is_refused(framework, tmp_path):
+    def meanwhile():
+        with pytest.raises(CheckpointError, match="Another run is training"):
+            train(framework, checkpoint_dir=tmp_path)
+
+    with lock_folder(tmp_path), ThreadPoolExecutor(1) as pool:
+        pool.submit(meanwhile).result()
+    train(framework, checkpoint_dir=tmp_path)
 
 
 # ---------------------------------------------------------------- devices
