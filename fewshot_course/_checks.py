@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_course._reading import show
+
 UNLABELLED = -1
 """The label of an example whose class is unknown, as in :mod:`sklearn.semi_supervised`."""
 
@@ -19,11 +21,13 @@ UNLABELLED = -1
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``choices``; else raise, naming the nearest one."""
     known = list(choices)
-    if value in known:
+    if isinstance(value, str) and value in known:
         return str(value)
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(value)[:100], known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name}={value!r} is not known; expected one of {', '.join(known)}.{hint}")
+    raise ValueError(
+        f"{name}={show(value)} is not known; expected one of {', '.join(known)}.{hint}"
+    )
 
 
 def check_number(
@@ -39,19 +43,26 @@ def check_number(
     kind: type = numbers.Integral if integer else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind):
         wanted = "a whole number" if integer else "a number"
-        raise TypeError(f"{name} must be {wanted}, got {value!r} of type {type(value).__name__}.")
+        raise TypeError(
+            f"{name} must be {wanted}, got {show(value)} of type {type(value).__name__}."
+        )
     bracket = "(" if low_open else "["
-    size = float(value)  # type: ignore[arg-type]  # isinstance has made sure
+    try:
+        size = float(value)  # type: ignore[arg-type]  # isinstance has made sure
+    except OverflowError:  # a whole number of hundreds of digits
+        size = np.inf if value > 0 else -np.inf  # type: ignore[operator]
     inside = low < size <= high if low_open else low <= size <= high
-    if not np.isfinite(size) or not inside:
-        raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {value!r}.")
+    # A whole number beyond 64 bits is none that a framework can take.
+    fits = not isinstance(value, numbers.Integral) or -(2**63) <= int(value) < 2**63
+    if not np.isfinite(size) or not inside or not fits:
+        raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {show(value)}.")
     return value
 
 
 def check_pair(name: str, value: Any) -> tuple[Any, Any]:
     """Return ``value`` as a pair; whether both are numbers is for the caller to check."""
     if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str) or len(value) != 2:
-        raise TypeError(f"{name} must be a pair of numbers, got {value!r}.")
+        raise TypeError(f"{name} must be a pair of numbers, got {show(value)}.")
     first, second = value
     return first, second
 
@@ -67,7 +78,7 @@ def check_optimizer(
     for name, value in (("momentum", momentum), ("betas[0]", first), ("betas[1]", second)):
         check_number(name, value)
         if not 0 <= value < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {value!r}.")
+            raise ValueError(f"{name} must lie in [0, 1), got {show(value)}.")
 
 
 def check_features(name: str, X: Any, *, like: tuple[int, ...] | None = None) -> np.ndarray:

@@ -28,6 +28,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as _parse_arrays
 from safetensors.numpy import save as _serialise
 
+from fewshot_course._reading import parse_json
+
 __all__ = [
     "Checkpoint",
     "CheckpointError",
@@ -290,7 +292,7 @@ def _unpack(raw: bytes) -> tuple[Checkpoint, dict[str, Any]]:
     """Return the checkpoint in ``raw`` and its fingerprint; raise :class:`_Damaged`."""
     try:
         size = int.from_bytes(raw[:8], "little")
-        texts = dict(json.loads(raw[8 : 8 + size]).get("__metadata__", {}))
+        texts = dict(parse_json(raw[8 : 8 + size]).get("__metadata__", {}))
         arrays = {name: np.array(array) for name, array in _parse_arrays(raw).items()}
     except (
         SafetensorError,
@@ -312,8 +314,8 @@ def _unpack(raw: bytes) -> tuple[Checkpoint, dict[str, Any]]:
             f"Use the version of fewshot_course that wrote it, or another folder."
         )
     try:
-        meta, fingerprint = json.loads(texts["meta"]), json.loads(texts["fingerprint"])
-    except (KeyError, ValueError, RecursionError) as error:
+        meta, fingerprint = parse_json(texts["meta"]), parse_json(texts["fingerprint"])
+    except (KeyError, ValueError) as error:
         raise _Damaged(f"a checksum, but no content that can be read: {error!r}") from error
     if not isinstance(meta, dict) or not isinstance(fingerprint, dict):
         raise _Damaged("meta and fingerprint must be mappings")

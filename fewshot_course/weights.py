@@ -8,6 +8,7 @@ Both frameworks read and write it: ``networks.to_numpy`` and ``networks.from_num
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as _to_bytes
+
+from fewshot_course._reading import check_finite, parse_json, show
 
 __all__ = ["check_layout", "initial_weights", "load_arrays", "part_of", "save_arrays"]
 
@@ -138,7 +141,8 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or was written by something else.
+        ValueError: if the file is damaged, was written by something else, or holds NaN or
+            infinite values.
     """
     target = Path(path)
     if not target.is_file():
@@ -147,14 +151,21 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
         with safe_open(str(target), framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no dict)
             metadata = file.metadata() or {}
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, RecursionError) as error:
         raise ValueError(f"{target} is damaged or no safetensors file: {error}") from None
     if "header" not in metadata:
         raise ValueError(f"{target} was not written by fewshot_course: it has no header.")
     try:
-        return arrays, json.loads(metadata["header"])
+        header = parse_json(metadata["header"])
     except ValueError as error:
         raise ValueError(f"{target} is damaged: its header is no JSON ({error}).") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{target} is damaged: its header is {show(header)}, no mapping.")
+    try:
+        check_finite(arrays)
+    except ValueError as error:
+        raise ValueError(f"{target} is damaged: {error}.") from None
+    return arrays, header
 
 
 def pack(name: str, array: np.ndarray) -> Arrays:
@@ -177,7 +188,11 @@ def pack(name: str, array: np.ndarray) -> Arrays:
 
 
 def unpack(arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """Return the arrays that :func:`pack` has written."""
+    """Return the arrays that :func:`pack` has written.
+
+    Raises:
+        ValueError: where shape, bits and values do not fit together.
+    """
     whole = {}
     for name, array in arrays.items():
         if name.endswith((".shape", ".values")):
@@ -186,8 +201,10 @@ def unpack(arrays: Mapping[str, np.ndarray]) -> Arrays:
             whole[name] = array
             continue
         name = name.removesuffix(".kept")
-        shape, values = tuple(arrays[f"{name}.shape"]), arrays[f"{name}.values"]
-        size = int(np.prod(shape))
+        shape, values = tuple(arrays[f"{name}.shape"].tolist()), arrays[f"{name}.values"]
+        size = math.prod(shape)
+        if min(shape, default=0) < 0 or (size + 7) // 8 != array.size:
+            raise ValueError(f"{name!r} has the shape {shape}, which its bits do not fill.")
         dense = np.zeros(size, values.dtype)
         dense[np.unpackbits(array, count=size).astype(bool)] = values
         whole[name] = dense.reshape(shape)

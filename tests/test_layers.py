@@ -13,7 +13,16 @@ import fewshot_course
 ROOT = Path(fewshot_course.__file__).parent
 
 # What a floor may import, beside itself.  A name is a folder or a module of the package.
-GROUND = {"__init__", "_checks", "_processes", "_streams", "checkpoints", "frameworks", "weights"}
+GROUND = {
+    "__init__",
+    "_checks",
+    "_processes",
+    "_reading",
+    "_streams",
+    "checkpoints",
+    "frameworks",
+    "weights",
+}
 MAY = {
     "data": GROUND,
     "evaluation": GROUND | {"data"},

@@ -54,6 +54,8 @@ class CoverageTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         path = Path(self.env.srcdir) / COVERAGE
         self.env.note_dependency(str(path))
+        if not path.is_file():
+            return [nodes.paragraph("", "Not measured yet: make coverage.")]
         facts = json.loads(path.read_text(encoding="utf-8"))
         parts = facts["parts"]
         parts["together"] = [sum(part[i] for part in parts.values()) for i in (0, 1)]
@@ -63,15 +65,15 @@ class CoverageTable(SphinxDirective):
             cells = [nodes.paragraph(text, text) for text in texts]
             rows.append(row([nodes.paragraph("", "", nodes.literal(name, name)), *cells]))
         said = f"Measured on {facts['date']} with Python {facts['python']}."
-        return [nodes.paragraph(said, said), table(("Part", "Lines", "% that ran"), rows)]
+        return [nodes.paragraph(said, said), table(("Part", "Lines", "% that ran"), rows, "coverage-table")]
 
 
-def table(head: Sequence[str], rows: list[nodes.row]) -> nodes.table:
+def table(head: Sequence[str], rows: list[nodes.row], kind: str = "run-table") -> nodes.table:
     group = nodes.tgroup("", cols=len(head))
     group += [nodes.colspec(colwidth=1) for _ in head]
     group += nodes.thead("", row([nodes.paragraph(text, text) for text in head]))
     group += nodes.tbody("", *rows)
-    return nodes.table("", group, classes=["run-table", "sortable"])
+    return nodes.table("", group, classes=[kind, "sortable"])
 
 
 def row(cells: list[nodes.Node]) -> nodes.row:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from fewshot_course._checks import check_choice
+from fewshot_course._reading import show
 from fewshot_course.data.minilm import file_sha256, minilm_folder
 
 WEIGHTS = "model.safetensors"
@@ -123,15 +125,16 @@ def find_bert(model: str | os.PathLike[str]) -> BertFiles:
 
 def _folder(model: Any) -> Path:
     if not isinstance(model, str | os.PathLike):
-        raise TypeError(f"model must be 'minilm' or a folder's path, got {model!r}.")
+        raise TypeError(f"model must be 'minilm' or a folder's path, got {show(model)}.")
     if os.fspath(model) == "minilm":
         return minilm_folder()
     folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
+    with suppress(OSError, ValueError):  # a name that is too long, or no name at all
+        if os.fspath(model) and folder.is_dir():
+            return folder
     if isinstance(model, str) and os.sep not in model:
         check_choice("model", model, ["minilm"])
-    raise FileNotFoundError(f"model={str(model)!r} is no folder.")
+    raise FileNotFoundError(f"model={show(str(model))} is no folder.")
 
 
 def _read_config(path: Path) -> BertConfig:

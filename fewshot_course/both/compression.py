@@ -123,6 +123,7 @@ class CompressedTextClassifier(CompressedClassifier):
         super()._check_parameters()
         if self.layers is not None:
             check_number("layers", self.layers, low=1, integer=True)
+        check_number("max_length", self.max_length, low=3, integer=True)
         if self.features is not None:
             check_number("features", self.features, low=0)
             if self.features and self.teacher is not None and not self._teacher_has_features:

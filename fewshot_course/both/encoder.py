@@ -26,6 +26,7 @@ from fewshot_course.both.texts import check_max_length, check_texts, tokenise
 from fewshot_course.data._files import cache_folder
 
 AT_ONCE = 500  # names in one query
+MAX_BYTES = 500_000_000  # of the file; larger ones answer slowly
 _TABLE = "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
 
 
@@ -74,8 +75,14 @@ class FeatureCache:
         rows = [(self._key(t), self._pack(f)) for t, f in zip(texts, features, strict=True)]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._open()) as file, file:
-                file.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+            with closing(self._open()) as file:
+                with file:
+                    file.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+                if self.path.stat().st_size > MAX_BYTES:
+                    # Keys are hashes: half of them is any half.  Nothing tells which are old.
+                    with file:
+                        file.execute("DELETE FROM features WHERE key < x'80'")
+                    file.execute("VACUUM")
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
 

@@ -12,10 +12,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course import __version__
-from fewshot_course._checks import UNLABELLED, check_labels
+from fewshot_course._checks import UNLABELLED, check_labels, check_number
+from fewshot_course._reading import check_classes_array, check_shape, check_sizes, show
 from fewshot_course.weights import Arrays, load_arrays, part_of, save_arrays
 
 FORMAT = "fewshot_course.estimator/1"
+
+# What anything may raise that is built from a file whose parts do not fit together.
+_WRONG_CONTENT = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
 
 
 class Storable(BaseEstimator):
@@ -34,6 +41,9 @@ class Storable(BaseEstimator):
     _learn: Callable[..., dict[str, np.ndarray]]
     _apply: Callable[..., Any]
     _resolve: Callable[[str], str]
+
+    def _check_parameters(self) -> None:
+        """Raise where a setting is out of range; before a fit, and before a file is believed."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fitted estimator into one safetensors file with a JSON header.
@@ -82,17 +92,38 @@ class Storable(BaseEstimator):
         known = cls._get_param_names()
         if not isinstance(params, dict) or not set(params) <= set(known):
             raise ValueError(
-                f"{path} has settings that {cls.__name__} does not have: {params!r:.200}."
+                f"{path} has settings that {cls.__name__} does not have: {show(params)}."
             )
         # Only what the class declares is ever set: a file names data, never code.
         if not isinstance(facts, dict) or set(facts) != set(cls._facts):
-            raise ValueError(f"{path} has the facts {facts!r:.200}, expected {list(cls._facts)}.")
-        estimator = cls(**{name: _as_tuple(value) for name, value in params.items()})
-        for name, value in facts.items():
-            setattr(estimator, name, _as_tuple(value))
+            raise ValueError(f"{path} has the facts {show(facts)}, expected {list(cls._facts)}.")
         missing = [name for name in cls._arrays if name not in arrays]
         if missing:
             raise ValueError(f"{path} misses the arrays {missing}.")
+        try:
+            return cls._put_together(params, facts, arrays)
+        except _WRONG_CONTENT as error:
+            raise ValueError(
+                f"{path} is damaged or was changed: its settings, facts and arrays make no "
+                f"{cls.__name__} ({type(error).__name__}: {error!s:.300})."
+            ) from error
+
+    @classmethod
+    def _put_together(
+        cls, params: dict[str, Any], facts: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> Self:
+        """Return the estimator of a file; nothing is built before its parts have been looked at."""
+        estimator = cls(**{name: _as_tuple(value) for name, value in params.items()})
+        check_sizes(estimator.get_params(deep=False) | facts, arrays)
+        for name in {"layers_", "n_outputs_"} & facts.keys():
+            check_number(name, facts[name], low=1, integer=True)
+        if "input_shape_" in facts:
+            check_shape("input_shape_", facts["input_shape_"])
+        if "classes_" in cls._arrays:
+            check_classes_array(arrays["classes_"])
+        estimator._check_parameters()
+        for name, value in facts.items():
+            setattr(estimator, name, _as_tuple(value))
         estimator._restore(arrays)
         return estimator
 

@@ -5,6 +5,7 @@ The mixture and EM itself stand in ``gmm`` of each framework.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +23,7 @@ from fewshot_course._checks import (
     check_labels,
     check_number,
 )
+from fewshot_course._reading import check_array
 from fewshot_course.both.estimator import CourseClassifier
 from fewshot_course.both.pseudo_labels import check_classes, class_index, warn_without_unlabelled
 from fewshot_course.both.training import Run
@@ -374,7 +376,32 @@ class GMMPseudoLabeler(CourseClassifier):
         axes = {} if self.projection_ is None else {"projection_": self.projection_}
         return super()._fitted_arrays() | axes
 
+    def _check_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        """Raise where the arrays of a file make no mixture."""
+        pixels, classes = math.prod(self.input_shape_), len(arrays["classes_"])
+        axes = arrays.get("projection_")
+        check_array("centre_", arrays["centre_"], "f", (pixels,))
+        if axes is not None:
+            check_array("projection_", axes, "f", (pixels, None))
+        d = pixels if axes is None else axes.shape[1]
+        check_array("weights_", arrays["weights_"], "f", (None,))
+        k = len(arrays["weights_"])
+        check_array("means_", arrays["means_"], "f", (k, d))
+        shapes = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
+        covariances = arrays["covariances_"]
+        check_array("covariances_", covariances, "f", shapes[self.covariance_type])
+        if self.covariance_type in ("full", "tied"):
+            np.linalg.cholesky(covariances)  # raises LinAlgError, a ValueError, if it is none
+        elif (covariances <= 0).any():
+            raise ValueError("covariances_ must be positive")
+        if (arrays["weights_"] < 0).any() or abs(arrays["weights_"].sum() - 1) > 1e-6:
+            raise ValueError("weights_ must be >= 0 and sum to 1")
+        check_array("component_class_", arrays["component_class_"], "i", (k,))
+        if not np.isin(arrays["component_class_"], np.arange(classes)).all():
+            raise ValueError(f"component_class_ must lie in [0, {classes})")
+
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        self._check_arrays(arrays)
         super()._restore(arrays)
         self.projection_ = arrays.pop("projection_", None)
         if arrays:

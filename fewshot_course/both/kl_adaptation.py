@@ -180,7 +180,9 @@ class Adapter(CourseClassifier):
         check_choice("dtype", self.dtype, ["float32", "float64"])
         check_number("warmup", self.warmup, low=0, high=1)
         check_number("target_weight", self.target_weight, low=0)
-        check_number("prediction_samples", self.prediction_samples, low=0, integer=True)
+        check_number(
+            "prediction_samples", self.prediction_samples, low=0, high=100_000, integer=True
+        )
         low, high = check_pair("scale_bounds", self.scale_bounds)
         check_number("scale_bounds[0]", low, low=0, low_open=True)
         check_number("scale_bounds[1]", high, low=low)

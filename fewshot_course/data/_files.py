@@ -12,17 +12,28 @@ import hashlib
 import importlib.util
 import logging
 import os
+import shutil
 import tempfile
+import time
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 DATA_VARIABLE = "FEWSHOT_COURSE_DATA"
 CACHE_VARIABLE = "FEWSHOT_COURSE_CACHE"
+
+MAX_UNPACKED, MAX_DOWNLOAD = 256_000_000, 512_000_000
+"""Most bytes that one file may have; the largest data set's have 48 million and 85 million."""
+STALL, SLOWEST = 30.0, 2_000
+"""Seconds without a byte, and bytes a second on average, at which a download is given up."""
+FORGOTTEN = 24 * 3600
+"""Seconds after which an unfinished download is nobody's any more."""
 
 
 class DataError(OSError):
@@ -122,20 +133,29 @@ def read(file: DataFile) -> bytes:
 
 def _checked(file: DataFile, path: Path) -> bytes:
     """Unpack a file and compare its SHA-256."""
-    content = path.read_bytes()
-    if file.path.endswith(".gz") and not file.path.endswith(".tar.gz"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is damaged: it cannot be unpacked ({error}).") from error
     try:
+        if file.path.endswith(".gz") and not file.path.endswith(".tar.gz"):
+            content = _unpacked(path)
+        else:
+            content = path.read_bytes()
         found = (file.digest or _sha256)(content)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path} is damaged: it cannot be unpacked ({error}).") from error
     if found != file.sha256:
         raise DataError(
             f"{path} is damaged or another file: SHA-256 of its content is {found}, "
             f"expected {file.sha256}. Delete it and try again."
+        )
+    return content
+
+
+def _unpacked(path: Path) -> bytes:
+    """Unpack a .gz file, but no more of it than any data set has."""
+    with gzip.open(path) as stream:
+        content = stream.read(MAX_UNPACKED + 1)
+    if len(content) > MAX_UNPACKED:
+        raise DataError(
+            f"{path} is damaged or another file: it unpacks to more than {MAX_UNPACKED:,} bytes."
         )
     return content
 
@@ -151,6 +171,7 @@ def _download(file: DataFile) -> bytes:
     target = cache_folder() / file.path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_away(target.parent)
         scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-")
     except OSError as error:
         raise DataError(
@@ -160,7 +181,9 @@ def _download(file: DataFile) -> bytes:
     with scratch as folder:
         try:
             # The hash is that of the unpacked content, so it is checked below, not by pooch.
-            pooch.retrieve(file.address, known_hash=None, fname=target.name, path=folder)
+            pooch.retrieve(
+                file.address, known_hash=None, fname=target.name, path=folder, downloader=_fetch
+            )
         except Exception as error:  # requests, urllib and pooch each raise their own kinds
             raise DataError(
                 f"{target.name} could not be downloaded from {file.address} ({error}). "
@@ -176,3 +199,32 @@ def _download(file: DataFile) -> bytes:
             ) from error
         os.replace(fetched, target)
     return content
+
+
+def _fetch(address: str, target: str, pooch: Any) -> None:
+    """Download into a file; give up on what is too large, stands still, or crawls."""
+    import requests
+
+    size, start = 0, time.monotonic()
+    with open(target, "wb") as file, requests.get(address, stream=True, timeout=STALL) as answer:
+        answer.raise_for_status()
+        # read1 returns what is there; read would wait for its fill, byte after byte.
+        while part := answer.raw.read1(2**16, decode_content=True):
+            size += len(part)
+            if size > MAX_DOWNLOAD:
+                raise DataError(f"it is larger than {MAX_DOWNLOAD:,} bytes")
+            seconds = time.monotonic() - start
+            if seconds > 2 * STALL and size < SLOWEST * seconds:
+                raise DataError(f"only {size:,} bytes came in {seconds:.0f} seconds")
+            file.write(part)
+        wanted = answer.headers.get("Content-Length")
+        if wanted is not None and "Content-Encoding" not in answer.headers and size != int(wanted):
+            raise DataError(f"it ended after {size:,} of {int(wanted):,} bytes")
+
+
+def _clear_away(folder: Path) -> None:
+    """Remove what downloads that were killed have left in the folder."""
+    for left in folder.glob(".fetch-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > FORGOTTEN:
+                shutil.rmtree(left, ignore_errors=True)

@@ -103,7 +103,7 @@ def _characters(files: Sequence[DataFile]) -> Loaded:
         with zipfile.ZipFile(io.BytesIO(read(file))) as archive:
             for path in _drawings(archive):
                 _, alphabet, character, _ = path.split("/")
-                with archive.open(path) as stream, Image.open(stream) as drawing:
+                with archive.open(path) as stream, Image.open(stream, formats=["PNG"]) as drawing:
                     pixels = np.asarray(drawing.convert("L"), dtype=np.float32)
                 drawings.setdefault(f"{alphabet}/{character}", []).append(pixels)
     # The drawings are black on white.  Character by character: all at once would need gigabytes,

@@ -359,7 +359,7 @@ def compress_png(data: bytes) -> bytes:
     Raises:
         OSError: if ``data`` is no image.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
         card = Image.new("RGBA", image.size, "white")
         card.alpha_composite(image.convert("RGBA"))
         resolution = image.info.get("dpi", (150, 150))

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from sklearn.base import clone
 
 import fewshot_course
 from fewshot_course._checks import check_choice, check_number
+from fewshot_course._reading import parse_json, read_yaml, show
 from fewshot_course.checkpoints import CheckpointError
 from fewshot_course.data import DataError
 from fewshot_course.evaluation import mean_interval, paired_difference
@@ -197,10 +197,7 @@ def load_plans(path: str | os.PathLike[str]) -> dict[str, Plan]:
         ValueError: for a file that cannot be read, an unknown or missing field (the entry is
             named), or a name that occurs twice.
     """
-    try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    entries = read_yaml(path)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{path} must hold a list of networks, each a mapping.")
     plans: dict[str, Plan] = {}
@@ -225,7 +222,7 @@ def _check_keys(
     what: str, found: Mapping[str, Any], required: Sequence[str], optional: Sequence[str] = ()
 ) -> None:
     if not isinstance(found, Mapping):
-        raise TypeError(f"{what} must be a mapping, got {found!r}.")
+        raise TypeError(f"{what} must be a mapping, got {show(found)}.")
     for name in found:
         check_choice(f"{what}: key", name, [*required, *optional])
     missing = [name for name in required if name not in found]
@@ -410,7 +407,7 @@ def try_settings(
         has an "error" and no score.
     """
     path = Path(out)
-    known = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    known = [parse_json(line) for line in path.read_text().splitlines()] if path.is_file() else []
     done = {(line["name"], line["config_hash"]): line for line in known}
     lines = []
     for plan in plans:
@@ -646,7 +643,7 @@ def load_card(name: str, folder: str | os.PathLike[str] | None = None) -> dict[s
                 f"Make it with: fewshot train {name}"
             )
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = parse_json(path.read_text(encoding="utf-8"))
         found, wanted = _sha256(weights), card["weights"]["sha256"]
         schema, same_config = card["schema"], _hash_config(card["config"]) == card["config_hash"]
     except (ValueError, KeyError, TypeError) as error:

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fewshot_course._reading import parse_json, show
 from fewshot_course.frameworks import FRAMEWORKS
 
 __all__ = ["SCHEMA", "Result", "ResultWriter", "ResultsError", "append_result", "read_results"]
@@ -108,15 +109,15 @@ class Result:
                 later schema.
         """
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            values = parse_json(line)
+        except ValueError as error:
             raise ResultsError(f"Not a result line: no JSON ({error}).") from None
         if not isinstance(values, dict):
             raise ResultsError(f"Not a result line: {line[:40]!r} is no JSON object.")
         schema = values.get("schema")
         if schema != SCHEMA:
             raise ResultsError(
-                f"Not a result line: it has schema {schema!r}, this version reads {SCHEMA}."
+                f"Not a result line: it has schema {show(schema)}, this version reads {SCHEMA}."
             )
         known = {f.name for f in fields(cls)} - {"extra"}
         missing = known - {"error", "threads"} - values.keys()
@@ -136,19 +137,19 @@ def _problems(result: Result) -> Iterator[str]:
     for name, low in (("seed", 0), ("n_test", 0), ("threads", 1), ("schema", 1)):
         value = getattr(result, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            yield f"{name} must be a whole number >= {low}, got {value!r}"
+            yield f"{name} must be a whole number >= {low}, got {show(value)}"
     for name in ("seconds", "peak_mb"):
         if not _is_finite(getattr(result, name)) or getattr(result, name) < 0:
-            yield f"{name} must be a finite number >= 0, got {getattr(result, name)!r}"
+            yield f"{name} must be a finite number >= 0, got {show(getattr(result, name))}"
     for name in ("config", "metrics", "versions"):
         if not isinstance(getattr(result, name), Mapping):
-            yield f"{name} must be a mapping, got {getattr(result, name)!r}"
+            yield f"{name} must be a mapping, got {show(getattr(result, name))}"
             return
     for name, value in result.metrics.items():
         if not _is_finite(value):
-            yield f"the metric {name!r} must be a finite number, got {value!r}"
+            yield f"the metric {name!r} must be a finite number, got {show(value)}"
     if result.error is not None and not isinstance(result.error, str):
-        yield f"error must be a text, got {result.error!r}"
+        yield f"error must be a text, got {show(result.error)}"
     if result.error is None and (not result.metrics or not result.n_test):
         yield "a run without an error must have metrics and n_test >= 1"
 
@@ -157,9 +158,9 @@ def _wrong_texts(result: Result) -> Iterator[str]:
     for name in ("experiment", "method", "framework", "data", "preset", "config_hash", "device"):
         value, known = getattr(result, name), _KNOWN.get(name)
         if not isinstance(value, str) or not value:
-            yield f"{name} must be a text that is not empty, got {value!r}"
+            yield f"{name} must be a text that is not empty, got {show(value)}"
         elif known and value not in known:
-            yield f"{name} must be one of {', '.join(known)}, got {value!r}"
+            yield f"{name} must be one of {', '.join(known)}, got {show(value)}"
 
 
 def _is_finite(value: Any) -> bool:
@@ -213,8 +214,8 @@ def _read(path: Path) -> tuple[list[Result], bool]:
 
 def _is_json(line: str) -> bool:
     try:
-        json.loads(line)
-    except (ValueError, RecursionError):
+        parse_json(line)
+    except ValueError:
         return False
     return True
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fewshot_course._checks import check_choice, check_number
+from fewshot_course._reading import read_yaml, show
 from fewshot_course.experiments import EXPERIMENTS
 from fewshot_course.experiments.registry import Cell, Experiment
 
 __all__ = ["SweepError", "cells_of", "load_sweep"]
+
+MAX_CELLS = 100_000
+"""Most cells of a sweep file."""
 
 _KEYS = ("experiment", "preset", "methods", "frameworks", "seeds", "config")
 
@@ -40,14 +44,10 @@ def load_sweep(
         SweepError: for a missing or broken file, an unknown key, experiment, method, framework,
             preset or setting (the nearest known one is named), or a value out of bounds.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SweepError(f"Cannot read {path}: {error.strerror or error}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
+        content = read_yaml(path)
+    except ValueError as error:
+        raise SweepError(str(error)) from None
     cells: list[Cell] = []
     try:
         for part in content if isinstance(content, list) else [content]:
@@ -65,7 +65,7 @@ def cells_of(part: Any, experiments: Mapping[str, Experiment] = EXPERIMENTS) -> 
         ValueError: for an unknown name, or a value out of bounds.
     """
     if not isinstance(part, dict):
-        raise TypeError(f"a sweep is a mapping with the keys {', '.join(_KEYS)}; got {part!r}.")
+        raise TypeError(f"a sweep is a mapping with the keys {', '.join(_KEYS)}; got {show(part)}.")
     for key in part:
         check_choice("key", key, _KEYS)
     if "experiment" not in part:
@@ -78,9 +78,13 @@ def cells_of(part: Any, experiments: Mapping[str, Experiment] = EXPERIMENTS) -> 
     seeds = _seeds(part.get("seeds", 10))
     grid = part.get("config") or {}
     if not isinstance(grid, dict):
-        raise TypeError(f"config must be a mapping of settings to values, got {grid!r}.")
+        raise TypeError(f"config must be a mapping of settings to values, got {show(grid)}.")
+    lists = [_list(values) for values in grid.values()]
+    n = math.prod(map(len, [*lists, methods, frameworks, seeds]))
+    if n > MAX_CELLS:
+        raise ValueError(f"it asks for {n:,} cells; at most {MAX_CELLS:,} fit into one sweep.")
     cells = []
-    for values in itertools.product(*map(_list, grid.values())):
+    for values in itertools.product(*lists):
         config = experiment.configure(preset, **dict(zip(grid, values, strict=True)))
         for method, framework, seed in itertools.product(methods, frameworks, seeds):
             cells.append(experiment.cell(method, framework, seed, preset, config))
@@ -94,4 +98,4 @@ def _list(value: Any) -> list[Any]:
 def _seeds(value: Any) -> list[int]:
     if isinstance(value, list):
         return [check_number("seeds", seed, low=0, integer=True) for seed in value]
-    return list(range(check_number("seeds", value, low=1, integer=True)))
+    return list(range(check_number("seeds", value, low=1, high=MAX_CELLS, integer=True)))

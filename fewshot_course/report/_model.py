@@ -13,7 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from fewshot_course import __version__
-from fewshot_course._checks import UNLABELLED, check_choice, check_features
+from fewshot_course._checks import (
+    UNLABELLED,
+    check_choice,
+    check_features,
+    check_labels,
+    check_number,
+)
+from fewshot_course._reading import check_array, check_classes_array, check_shape, show
 from fewshot_course.both.bert import find_bert
 from fewshot_course.both.texts import check_texts
 from fewshot_course.frameworks import TextFeatures, check_framework, framework_module
@@ -111,6 +118,10 @@ class Standard(Flat):
         """Return the same features."""
         features = cls()
         features.mean, features.scale = arrays["mean"], arrays["scale"]
+        check_array("mean", features.mean, "f", (None,))
+        check_array("scale", features.scale, "f", features.mean.shape)
+        if (features.scale <= 0).any():
+            raise ValueError("scale must be > 0")
         return features
 
 
@@ -147,7 +158,11 @@ class Words:
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray], facts: Facts) -> Words:
         """Return the same features."""
-        features = cls({word: index for index, word in enumerate(facts["words"])})
+        words = facts["words"]
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError("words must be a list of texts")
+        check_array("idf", arrays["idf"], "f", (len(words),))
+        features = cls({word: index for index, word in enumerate(words)})
         features.weights.idf_ = arrays["idf"]
         return features
 
@@ -179,6 +194,8 @@ class Encoded:
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray], facts: Facts) -> Encoded:
         """Return the same features."""
+        if not isinstance(facts["model"], str):
+            raise TypeError(f"model must be a text, got {show(facts['model'])}")
         return cls(check_framework(facts["framework"]), facts["model"])
 
 
@@ -207,7 +224,7 @@ class Majority:
     def from_state(cls, arrays: Mapping[str, np.ndarray], facts: Facts) -> Majority:
         """Return the same head."""
         head = cls()
-        head.label = int(facts["label"])
+        head.label = check_number("label", facts["label"], low=0, integer=True)
         return head
 
 
@@ -236,6 +253,8 @@ class NearestMean:
         """Return the same head."""
         head = cls()
         head.means, head.labels = arrays["means"], arrays["labels"]
+        check_classes_array(head.labels)
+        check_array("means", head.means, "f", (len(head.labels), None))
         return head
 
 
@@ -265,7 +284,11 @@ class Neighbours:
     def from_state(cls, arrays: Mapping[str, np.ndarray], facts: Facts) -> Neighbours:
         """Return the same head."""
         head = cls()
-        head.X, head.y, head.k = arrays["X"], arrays["y"], int(facts["k"])
+        head.X, head.y = arrays["X"], arrays["y"]
+        check_array("X", head.X, "f", (None, None))
+        check_array("y", head.y, "i", (len(head.X),))
+        check_labels("y", head.y)
+        head.k = check_number("k", facts["k"], low=1, high=len(head.X), integer=True)
         return head
 
 
@@ -302,8 +325,11 @@ class Logistic:
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray], facts: Facts) -> Logistic:
         """Return the same head."""
-        head = cls(facts["C"])
+        head = cls(check_number("C", facts["C"], low=0, low_open=True))
         head.weights, head.bias, head.labels = (arrays[k] for k in ("weights", "bias", "labels"))
+        check_classes_array(head.labels)
+        check_array("weights", head.weights, "f", (len(head.labels), None))
+        check_array("bias", head.bias, "f", head.labels.shape)
         return head
 
 
@@ -466,11 +492,34 @@ def load_model(path: str | os.PathLike[str]) -> Model:
             for name, known in (("features", FEATURES), ("head", HEADS))
         )
         kind = check_choice("kind", header["kind"], ("texts", "vectors", "images"))
-        model = Model(kind, header["class_names"], features, head, header["title"])
-        model.input_shape = tuple(header["input_shape"])
-    except (KeyError, TypeError, AttributeError) as error:
+        names, title, shape = header["class_names"], header["title"], header["input_shape"]
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in [*names, title]):
+            raise TypeError("class_names must be a list of texts, and title a text")
+        if kind != "texts":
+            check_shape("input_shape", shape)
+        model = Model(kind, names, features, head, title)
+        model.input_shape = tuple(shape)
+        _try_out(model)
+    except _WRONG_CONTENT as error:
         raise ValueError(f"{path} is no whole model of a report: {error!r:.200}.") from None
     return model
+
+
+_WRONG_CONTENT = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
+
+
+def _try_out(model: Model) -> None:
+    """Let a model that was read predict once: its parts must fit each other.
+
+    An encoder is left out, since it may have to be fetched.
+    """
+    if isinstance(model.features, Encoded):
+        return
+    X: Any = ["a word"] if model.kind == "texts" else np.zeros((1, *model.input_shape))
+    (index,) = model.predict_index(X)
+    check_number("class", int(index), low=0, high=len(model.class_names) - 1, integer=True)
+    labels = getattr(model.head, "labels", getattr(model.head, "y", np.zeros(1, np.int64)))
+    check_number("class", int(labels.max()), low=0, high=len(model.class_names) - 1, integer=True)
 
 
 def is_installed(framework: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,11 @@ from fewshot_course.data.text_files import _label_order, table_rows
 
 IMAGE_SIZE = (28, 28)
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+MAX_PIXELS, MAX_SIDE = 64_000_000, 30_000
+"""Largest picture: a small file may announce one that fills the memory."""
+MAX_BYTES = 2_000_000_000
+"""Most that an .npz file may unpack to."""
 UNLABELLED_FOLDER = "unlabelled"
 
 
@@ -213,6 +220,12 @@ def _some(words: Sequence[str]) -> str:
 
 def _read_npz(path: Path) -> Examples:
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MAX_BYTES:
+            raise ValueError(
+                f"{path.name} unpacks to {unpacked:,} bytes; at most {MAX_BYTES:,} are read."
+            )
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ("X", "y") if name not in file.files]
             if missing:
@@ -329,14 +342,38 @@ def _image_remarks(shapes: set[tuple[int, int]], ignored: list[str]) -> tuple[st
 def _read_image(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     """Return a grey image ``(28, 28)`` float32 and the size it had, (height, width)."""
     try:
-        with Image.open(path) as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see _check_pixels
+            opened = Image.open(path, formats=IMAGE_FORMATS)
+        with opened:
+            _check_pixels(*opened.size)  # of the header: nothing has been unpacked yet
             picture: Image.Image = ImageOps.exif_transpose(opened)
-            grey = _grey(picture)
+            height, width = picture.height, picture.width
+            grey = _grey(_coarser(picture))
     except FileNotFoundError:
         raise ValueError(f"there is no image {path}.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the image {path} cannot be read ({error}).") from None
-    return resize_images(grey[None], IMAGE_SIZE)[0].astype(np.float32), grey.shape
+    return resize_images(grey[None], IMAGE_SIZE)[0].astype(np.float32), (height, width)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise ValueError(
+            f"it has {width} × {height} pixels; at most {MAX_PIXELS:,} and {MAX_SIDE:,} a side "
+            f"are read. Make it smaller"
+        )
+
+
+def _coarser(picture: Image.Image) -> Image.Image:
+    """Average blocks of a large picture: at 28 × 28 pixels nobody sees it, and memory is saved."""
+    factor = min(picture.size) // 1024
+    if factor < 2 or picture.mode.startswith(("I", "F")):
+        return picture
+    if picture.mode in ("1", "L"):
+        return picture.convert("L").reduce(factor)
+    clear = "A" in picture.getbands() or "transparency" in picture.info
+    return picture.convert("RGBA" if clear else "RGB").reduce(factor)
 
 
 def _grey(picture: Image.Image) -> np.ndarray:

@@ -1,12 +1,17 @@
 import gzip
 import hashlib
+import http.server
 import io
+import os
 import struct
 import tarfile
+import threading
+import tracemalloc
+from contextlib import suppress
 
 import pytest
 
-from fewshot_course.data import DATASETS, DataError, idx, load_dataset, text_files, where
+from fewshot_course.data import DATASETS, DataError, _files, idx, load_dataset, text_files, where
 from fewshot_course.data._files import CACHE_VARIABLE, DATA_VARIABLE, DataFile, locate, read
 
 CONTENT = b"forty-two digits"
@@ -61,6 +66,78 @@ def test_a_damaged_or_wrong_download_is_refused_and_not_kept(
     # ... and once the right file is there, all is well
     server.files[name.split("/")[1]] = gzip.compress(CONTENT) if name.endswith("gz") else CONTENT
     assert read(file) == CONTENT
+
+
+@pytest.fixture
+def dripping(monkeypatch):
+    """A server that sends one byte after another, for ever or until it is shut down."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while not running.stop.wait(running.pause):
+                    self.wfile.write(running.part)
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running.stop, running.pause, running.part = threading.Event(), 0.02, b"x"
+    running.address = f"http://127.0.0.1:{running.server_port}/"
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield running
+    running.stop.set()
+    running.shutdown()
+    running.server_close()
+
+
+def test_a_server_that_crawls_is_given_up(dripping, empty_cache, monkeypatch):
+    monkeypatch.setattr(_files, "STALL", 0.5)
+    with pytest.raises(DataError, match=r"only [\d,]+ bytes came in 1 seconds"):
+        read(data_file(dripping.address))
+    assert files_under(empty_cache) == []
+
+
+def test_a_server_that_stands_still_is_given_up(dripping, empty_cache, monkeypatch):
+    monkeypatch.setattr(_files, "STALL", 0.5)
+    dripping.pause = 60
+    with pytest.raises(DataError, match="timed out"):
+        read(data_file(dripping.address))
+
+
+def test_a_download_without_end_is_given_up(dripping, empty_cache, monkeypatch):
+    monkeypatch.setattr(_files, "MAX_DOWNLOAD", 10_000_000)
+    dripping.pause, dripping.part = 0, bytes(2**20)
+    with pytest.raises(DataError, match="larger than 10,000,000 bytes"):
+        read(data_file(dripping.address))
+    assert files_under(empty_cache) == []
+
+
+def test_a_small_archive_does_not_fill_the_memory(server, empty_cache, monkeypatch):
+    monkeypatch.setattr(_files, "MAX_UNPACKED", 10_000_000)
+    bomb = gzip.compress(bytes(200_000_000))
+    server.files["bomb.gz"] = bomb
+    tracemalloc.start()
+    with pytest.raises(DataError, match="unpacks to more than 10,000,000 bytes"):
+        read(data_file(server.address, "some/bomb.gz"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60_000_000
+
+
+def test_what_killed_downloads_left_goes_with_the_next_one(server, empty_cache):
+    old, new = (empty_cache / "some" / f".fetch-{age}" for age in ("old", "new"))
+    for left in (old, new):
+        left.mkdir(parents=True)
+        (left / "half").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    server.files["file.txt"] = CONTENT
+    read(data_file(server.address))
+    assert not old.exists()
+    assert new.exists()  # perhaps somebody is fetching right now
 
 
 def test_without_network_the_error_says_what_to_do(empty_cache, monkeypatch):

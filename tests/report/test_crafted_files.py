@@ -3,12 +3,16 @@
 import ast
 import copy
 import json
+import re
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import own_data
 import pytest
+import spoiled as spoiled_values
+from safetensors.numpy import save as to_bytes
 
 import fewshot_course
 from fewshot_course import checkpoints
@@ -78,6 +82,57 @@ def test_a_report_model_that_is_not_whole_is_refused(mixture_file, tmp_path, key
         load_model(spoiled(mixture_file, tmp_path, *keys, value=value))
 
 
+def leaves(header, path=()):
+    """Yield the place of every value in a header."""
+    yield path
+    for key, value in header.items() if isinstance(header, dict) else ():
+        yield from leaves(value, (*path, key))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["vectors", "texts"])
+def test_every_change_of_a_report_model_is_refused_or_harmless(tmp_path, kind):
+    pytest.importorskip("torch", reason="torch is not installed")
+    if kind == "vectors":
+        examples = read_examples(own_data.vector_npz(tmp_path, unlabelled=4))
+    else:
+        examples = read_examples(own_data.text_csv(tmp_path))
+    wrong, refused = [], 0
+    for method in methods_for(examples, "torch", "off")[0]:
+        model = method.model(examples, 0).fit(examples.X, examples.y)
+        path = model.save(tmp_path / "m.safetensors")
+        arrays, header = load_arrays(path)
+        changes = [
+            (str(keys), arrays, keys, value)
+            for keys in leaves(header) if keys
+            for value in spoiled_values.VALUES
+        ]  # fmt: skip
+        changes += [(what, other, None, None) for what, other in spoiled_values.of_arrays(arrays)]
+        for what, other, keys, value in changes:
+            changed = copy.deepcopy(header)
+            if keys:
+                place = changed
+                for key in keys[:-1]:
+                    place = place[key]
+                place[keys[-1]] = value
+            file = save_arrays(tmp_path / "s.safetensors", other, changed)
+            try:
+                loaded = load_model(file)
+            except ValueError:
+                refused += 1
+                continue
+            try:
+                said = loaded.predict(examples.X)
+            except (ValueError, TypeError) as error:
+                if not re.match(r"X (has examples of shape|holds|must)", str(error)):
+                    wrong.append((method.name, what, value))
+                continue  # another kind or shape than that of these examples, which is said
+            if not all(isinstance(word, str) for word in said):
+                wrong.append((method.name, what, value))
+    assert wrong == []
+    assert refused > 300
+
+
 @pytest.fixture(scope="module", params=list(MODULES))
 def estimator(request, tmp_path_factory):
     pytest.importorskip(request.param, reason=f"{request.param} is not installed")
@@ -129,6 +184,8 @@ def test_a_checkpoint_is_data_only(tmp_path):
 @pytest.fixture
 def nothing_imported():
     """After the test: no file has imported anything, nor asked for a pickle."""
+    import yaml  # noqa: F401  (the reader of YAML may be imported)
+
     before = set(sys.modules)
     yield
     assert set(sys.modules) == before, "a name in a file imported something"
@@ -228,6 +285,55 @@ def test_a_sweep_runs_no_tag(tmp_path, tag):
     with pytest.raises(SweepError, match="no YAML"):
         load_sweep(path)
     assert not ran.exists()
+
+
+LINE_BEFORE = '{"experiment": '
+
+BOMBS = {
+    "nested in brackets": "[" * 20_000,
+    "nested by indentation": "\n".join(" " * i + "a:" for i in range(2_000)),
+    "in itself": "&a [*a]",
+    "aliases of aliases": "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)),
+    "a number with many digits": "experiment: maml\nseeds: 1" + "0" * 4000,
+    "many seeds": "experiment: maml\nseeds: 1000000000",
+    "many settings": "experiment: maml\nconfig: {lr: "
+    + str([0.1] * 20_000)
+    + ", iterations: "
+    + str([1] * 20_000)
+    + "}",
+    "a long word": "experiment: " + "x" * 900_000,
+    "a large file": "# " + "x" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS)
+@pytest.mark.parametrize("reader", [load_sweep, load_plans])
+def test_a_yaml_bomb_is_refused_in_a_short_line(tmp_path, reader, content):
+    path = tmp_path / "bomb.yaml"
+    path.write_text(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  (each says something else)
+        reader(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 2_000
+    assert peak < 200_000_000
+
+
+def test_deep_json_is_refused_everywhere(tmp_path):
+    deep = "[" * 100_000
+    path = tmp_path / "r.jsonl"
+    path.write_text(LINE_BEFORE + deep + "\n")
+    with pytest.raises(ResultsError, match="nested too deeply"):
+        read_results(path)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(crafted_checkpoint(tmp_path / "c", meta=deep))
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(to_bytes({"a": np.zeros(2)}, metadata={"header": deep}))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        load_arrays(file)
 
 
 def use_plan(path):

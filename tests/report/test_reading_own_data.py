@@ -1,5 +1,7 @@
 """What a user brings is read as it was meant, or refused by line, row or file name."""
 
+import tracemalloc
+
 import numpy as np
 import own_data
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fewshot_course.data import resize_images
-from fewshot_course.report import read_examples, read_images
+from fewshot_course.report import _read, read_examples, read_images
 
 
 def test_texts_with_and_without_a_label(tmp_path):
@@ -183,3 +185,44 @@ def test_any_text_comes_back(tmp_path_factory, rows):
     e = read_examples(path)
     assert [text.strip() for text, _ in rows] == e.X
     assert [e.class_names[i] if i >= 0 else "" for i in e.y] == [label for _, label in rows]
+
+
+# ---------------------------------------------------------------- small files, large data
+
+
+def test_a_picture_that_announces_too_much_is_refused_unread(tmp_path):
+    for size in ((20_000, 8_000), (40_000, 1)):
+        path = tmp_path / "large.png"
+        Image.new("L", size).save(path)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=rf"{size[0]} × {size[1]} pixels; at most"):
+            read_images([path])
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 10_000_000
+
+
+def test_a_format_that_is_not_offered_is_not_tried(tmp_path):
+    path = tmp_path / "drawing.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_images([path])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA"])
+def test_a_large_picture_is_read_as_its_small_copy(tmp_path, mode):
+    rng = np.random.default_rng(0)
+    grey = np.clip(rng.integers(-128, 384, (28, 28)), 0, 255)
+    small = Image.fromarray((255 * (grey > 127) if mode == "1" else grey).astype(np.uint8))
+    for name, picture in (("small", small), ("large", small.resize((2800, 2800), 0))):
+        picture.convert(mode).save(tmp_path / f"{name}.png")
+    one, two = read_images([tmp_path / "small.png", tmp_path / "large.png"])
+    np.testing.assert_allclose(one, two, atol=0.02)
+
+
+def test_an_archive_of_arrays_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(_read, "MAX_BYTES", 1_000_000)
+    path = tmp_path / "zeros.npz"
+    np.savez_compressed(path, X=np.zeros((4, 100_000)), y=np.arange(4) % 2)
+    with pytest.raises(ValueError, match=r"unpacks to [\d,]+ bytes; at most 1,000,000 are read"):
+        read_examples(path)
