@@ -65,7 +65,10 @@ class CoverageTable(SphinxDirective):
             cells = [nodes.paragraph(text, text) for text in texts]
             rows.append(row([nodes.paragraph("", "", nodes.literal(name, name)), *cells]))
         said = f"Measured on {facts['date']} with Python {facts['python']}."
-        return [nodes.paragraph(said, said), table(("Part", "Lines", "% that ran"), rows, "coverage-table")]
+        return [
+            nodes.paragraph(said, said),
+            table(("Part", "Lines", "% that ran"), rows, "coverage-table"),
+        ]
 
 
 def table(head: Sequence[str], rows: list[nodes.row], kind: str = "run-table") -> nodes.table:
