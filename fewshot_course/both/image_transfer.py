@@ -157,6 +157,11 @@ class ImageClassifier(CourseClassifier):
             TypeError: for a ``pretrained`` that is no such estimator.
         """
         self._check_parameters()
+        # Asked here: a file of a tuned network has none, and predicts without.
+        if self.tune != "scratch" and self.pretrained is None:
+            raise ValueError(
+                f"tune={self.tune!r} needs pretrained: a fitted ImageClassifier or its file."
+            )
         X = check_features("X", X)
         y = check_labels("y", y, n=len(X))
         self.classes_ = check_classes(y)
@@ -206,10 +211,6 @@ class ImageClassifier(CourseClassifier):
 
     def _check_parameters(self) -> None:
         check_choice("tune", self.tune, TUNE)
-        if self.tune != "scratch" and self.pretrained is None:
-            raise ValueError(
-                f"tune={self.tune!r} needs pretrained: a fitted ImageClassifier or its file."
-            )
         check_number("channels", self.channels, low=1, integer=True)
         check_number("steps", self.steps, low=1, integer=True)
         check_number("batch_size", self.batch_size, low=1, integer=True)

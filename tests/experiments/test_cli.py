@@ -140,11 +140,22 @@ def test_a_method_that_failed_on_every_seed_has_a_row(monkeypatch):
 
 def test_a_damaged_results_file_is_named(tmp_path):
     out = tmp_path / "r.jsonl"
-    out.write_text("{ broken\n{ broken\n")
+    fewshot("run", "toy", "--framework", "numpy", "--seeds", "1", "--out", out)
+    damaged = "{ broken\n" + out.read_text()
+    out.write_text(damaged)
     done = fewshot("run", "toy", "--framework", "numpy", "--out", out)
     assert done.exit_code == 1
     assert f"{out}, line 1 is damaged" in done.stderr
-    assert out.read_text() == "{ broken\n{ broken\n"
+    assert out.read_text() == damaged
+
+
+def test_what_is_no_results_file_is_named_and_stays(tmp_path):
+    out = tmp_path / "grades.csv"
+    out.write_text("name,grade\nAda,1")
+    done = fewshot("run", "toy", "--framework", "numpy", "--out", out)
+    assert done.exit_code == 2
+    assert f"{out} is no results file; nothing was changed" in done.stderr
+    assert out.read_text() == "name,grade\nAda,1"
 
 
 def test_frameworks_are_compared(monkeypatch):

@@ -429,7 +429,7 @@ def refuse(file):
         ("framework: torch", "framework: jax", "framework='jax' is not known"),
         ("name: tiny", "name: Tiny one", "lower case letters"),
         ("tasks: 60", "tasks: 60, turn: true", "Did you mean 'turns'"),
-        ("- name", "name", "must hold a list|cannot be read"),
+        ("- name", "name", "must hold a list|is no YAML"),
     ],
 )
 def test_a_wrong_plan_is_named(tmp_path, old, new, message):
