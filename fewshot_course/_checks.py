@@ -50,7 +50,7 @@ def check_number(
     try:
         size = float(value)  # type: ignore[arg-type]  # isinstance has made sure
     except OverflowError:  # a whole number of hundreds of digits
-        size = np.inf if value > 0 else -np.inf  # type: ignore[operator]
+        size = np.inf if value > 0 else -np.inf  # type: ignore[operator]  # a number, see above
     inside = low < size <= high if low_open else low <= size <= high
     # A whole number beyond 64 bits is none that a framework can take.
     fits = not isinstance(value, numbers.Integral) or -(2**63) <= int(value) < 2**63

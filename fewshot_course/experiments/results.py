@@ -384,11 +384,16 @@ class ResultWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         fresh = os.open(self.path, flags, 0o666)
-        os.dup2(fresh, self._descriptor)
-        os.close(fresh)
+        try:
+            if os.write(fresh, content) != len(content):
+                raise OSError(errno.ENOSPC, "No space left on the disk")
+            os.dup2(fresh, self._descriptor)  # only now: until here the old lines are in reach
+        except OSError:
+            self.path.unlink()
+            raise
+        finally:
+            os.close(fresh)
         self._lock(wait=False)
-        if os.write(self._descriptor, content) != len(content):
-            raise OSError(errno.ENOSPC, "No space left on the disk")
 
 
 _START = b'{"experiment": '

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_bert
+from frameworks import FRAMEWORKS
 from typer.testing import CliRunner
 
 from fewshot_course.cli import app
@@ -23,15 +24,6 @@ from fewshot_course.experiments.runner import run_cell
 from fewshot_course.experiments.sweep import load_sweep
 
 EXPERIMENT = EXPERIMENTS["augmentation"]
-FRAMEWORKS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
-        ),
-    )
-    for name in ("torch", "tensorflow")
-]
 pytestmark = pytest.mark.filterwarnings("ignore:.*texts? (is|are) longer")
 
 

@@ -206,6 +206,24 @@ def test_a_file_deleted_during_the_run_is_written_anew(tmp_path, gone):
     assert read_results(path) == lines
 
 
+def test_a_full_disk_while_it_is_written_anew_leaves_no_half_file(tmp_path, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    lines = [replace(LINE, seed=seed) for seed in range(3)]
+    real = os.write
+    with ResultWriter(path) as writer:
+        writer.append(lines[0])
+        path.unlink()
+        monkeypatch.setattr(os, "write", lambda to, data: real(to, data[: len(data) // 2]))
+        failed = pytest.raises(ResultsError, match="No space left")
+        with pytest.warns(UserWarning, match="written anew"), failed:
+            writer.append(lines[1])
+        monkeypatch.undo()
+        assert not path.exists()
+        with pytest.warns(UserWarning, match="written anew"):
+            writer.append(lines[2])  # there is room again, and nothing was lost
+    assert read_results(path) == [lines[0], lines[2]]
+
+
 def test_a_file_that_took_the_place_is_not_touched(tmp_path):
     path = tmp_path / "r.jsonl"
     with ResultWriter(path) as writer:

@@ -6,14 +6,15 @@ import tiny_bert
 from sklearn.linear_model import LogisticRegression
 
 pytest.importorskip("torch", reason="torch is not installed")
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
-import torch  # noqa: E402
+import tensorflow as tf
+import torch
 
-from fewshot_course._streams import Streams  # noqa: E402
-from fewshot_course.tf import compression as tf_compression  # noqa: E402
-from fewshot_course.tf import networks as tf_networks  # noqa: E402
-from fewshot_course.torch import compression as torch_compression  # noqa: E402
+from fewshot_course._streams import Streams
+from fewshot_course.tf import compression as tf_compression
+from fewshot_course.tf import networks as tf_networks
+from fewshot_course.torch import compression as torch_compression
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 N, CLASSES, WIDTH = 10, 3, tiny_bert.CONFIG.hidden_size

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
-from fewshot_course._streams import Streams  # noqa: E402
-from fewshot_course.tf import networks as tf_networks  # noqa: E402
-from fewshot_course.tf import pseudo_labels as tf_pseudo  # noqa: E402
-from fewshot_course.torch import networks as torch_networks  # noqa: E402
-from fewshot_course.torch import pseudo_labels as torch_pseudo  # noqa: E402
+import tensorflow as tf
+import torch
+
+from fewshot_course._streams import Streams
+from fewshot_course.tf import networks as tf_networks
+from fewshot_course.tf import pseudo_labels as tf_pseudo
+from fewshot_course.torch import networks as torch_networks
+from fewshot_course.torch import pseudo_labels as torch_pseudo
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 CLASSES, THRESHOLD = 4, 0.32
