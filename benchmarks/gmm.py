@@ -50,7 +50,7 @@ def torch_em(X, R, covariance, steps):
     start = gmm.m_step(gmm.statistics(x, r, covariance), covariance)
 
     def run():
-        return gmm.em(x, start, covariance, max_iter=steps, tol=-np.inf)[1]
+        return gmm.em(x, start, covariance, max_iter=steps, tol=-1.0)[1]
 
     return run, [part.numpy() for part in start]
 
@@ -61,7 +61,7 @@ def tensorflow_em(X, start, covariance, steps):
     import tensorflow as tf  # isort: skip
 
     x, mixture = tf.constant(X), gmm.Mixture(*map(tf.constant, start))
-    return lambda: gmm.em(x, mixture, covariance, max_iter=steps, tol=-np.inf)[1]
+    return lambda: gmm.em(x, mixture, covariance, max_iter=steps, tol=-1.0)[1]
 
 
 def sklearn_em(X, start, covariance, steps):
@@ -144,7 +144,7 @@ mask[:200, 1] = mask[200:400, 0] = -torch.inf
 R = torch.zeros(400, 2, dtype=torch.float64)
 R[:200, 0] = R[200:, 1] = 1
 start = gmm.m_step(gmm.statistics(X[:400], R, "full"), "full", 1e-6)
-ours = lambda: gmm.em(X, start, "full", mask=mask, floor=1e-6, max_iter=steps, tol=-np.inf)[0]
+ours = lambda: gmm.em(X, start, "full", mask=mask, floor=1e-6, max_iter=steps, tol=-1.0)[0]
 peer = lambda: em_semisup(positive, negative, rest, max_iter=steps, tol=0.0, warn=False)[0]
 seconds = {"ours": [], "peer": []}
 for repeat in range(6):

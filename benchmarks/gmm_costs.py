@@ -48,7 +48,7 @@ def measure(
     start = gmm.m_step(gmm.statistics(x[:1000], r[:1000], "full"), "full", 1e-6)
 
     def run() -> None:
-        gmm.em(x, start, "full", floor=1e-6, max_iter=3, tol=-np.inf)
+        gmm.em(x, start, "full", floor=1e-6, max_iter=3, tol=-1.0)
 
     before = reset_peak()
     run()

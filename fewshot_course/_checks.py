@@ -81,6 +81,16 @@ def check_optimizer(
             raise ValueError(f"{name} must lie in [0, 1), got {show(value)}.")
 
 
+def check_unmasked(name: str, values: Any) -> None:
+    """Raise for a masked array: as a plain one it would show what its mask hides."""
+    if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
+        hidden = int(np.ma.getmaskarray(values).sum())
+        raise ValueError(
+            f"{name} is a masked array that hides {hidden} values. Fill them ({name}.filled(...)) "
+            f"or leave those examples out."
+        )
+
+
 def check_features(name: str, X: Any, *, like: tuple[int, ...] | None = None) -> np.ndarray:
     """Return ``X`` as a finite float array of at least two dimensions.
 
@@ -97,6 +107,7 @@ def check_features(name: str, X: Any, *, like: tuple[int, ...] | None = None) ->
         TypeError: for a type that is no numeric array.
         ValueError: for a wrong shape, no examples, NaN or infinity, or images outside [0, 1].
     """
+    check_unmasked(name, X)
     try:
         array = np.asarray(X)
     except ValueError as error:
@@ -143,9 +154,12 @@ def check_labels(
         TypeError: for labels that are no whole numbers.
         ValueError: for a wrong shape or length, or a negative label.
     """
+    check_unmasked(name, y)
     array = np.asarray(y)
     if array.ndim != 1:
         raise ValueError(f"{name} must have shape (n,), got {array.shape}.")
+    if array.dtype.kind in "fu" and len(array) and array.max() >= 2**63:
+        raise ValueError(f"{name} holds {array.max()}; expected labels below 2^63.")
     if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.round(array)).all():
         array = array.astype(np.int64)
     if array.dtype.kind not in "iub":

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as _parse_arrays
 from safetensors.numpy import save as _serialise
 
+from fewshot_course._arguments import checked
 from fewshot_course._reading import parse_json
 
 __all__ = [
@@ -67,6 +68,7 @@ class _Damaged(Exception):
     """The file is truncated, altered, or no safetensors file."""
 
 
+@checked
 def save_checkpoint(
     folder: str | os.PathLike[str],
     arrays: Mapping[str, np.ndarray],
@@ -132,6 +134,7 @@ def _put_in_place(folder: Path, payload: bytes, fingerprint: Mapping[str, Any]) 
         raise
 
 
+@checked
 def load_checkpoint(
     folder: str | os.PathLike[str], fingerprint: Mapping[str, Any] | None = None
 ) -> Checkpoint | None:
@@ -176,6 +179,7 @@ def load_checkpoint(
     return None
 
 
+@checked
 def check_folder(folder: str | os.PathLike[str]) -> Path:
     """Make ``folder`` and try to write into it, so that a run fails before it has cost anything.
 
@@ -200,6 +204,7 @@ _HELD: dict[tuple[int, int], int] = {}
 """Folders (device and inode) that this process has locked, and the thread that did."""
 
 
+@checked
 @contextmanager
 def lock_folder(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
     """Keep a folder of checkpoints for this run; another process cannot train or save in it.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course._checks import check_features, check_number
 
 __all__ = [
@@ -114,6 +115,7 @@ class RatingWorld:
         return Ratings(features, clean + self.prior.noise * rng.normal(size=clean.shape)), tastes
 
 
+@checked
 def posterior_taste(data: Ratings, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
     """Return mean ``(users, d)`` and covariance ``(users, d, d)`` of each user's taste.
 
@@ -131,6 +133,7 @@ def posterior_taste(data: Ratings, prior: Prior) -> tuple[np.ndarray, np.ndarray
     return means, (covariances + covariances.transpose(0, 2, 1)) / 2
 
 
+@checked(steps=COUNT)
 def fit_prior(data: Ratings, steps: int = 50) -> tuple[Prior, np.ndarray]:
     """Learn the prior from the ratings of many users, by EM.
 
@@ -168,6 +171,7 @@ def fit_prior(data: Ratings, steps: int = 50) -> tuple[Prior, np.ndarray]:
     return prior, likelihood
 
 
+@checked
 def log_likelihood(data: Ratings, prior: Prior) -> float:
     """Return Σ_u log N(r_u; Φ_u m, Φ_u S Φ_uᵀ + σ²I)."""
     phi = data.features
@@ -179,6 +183,7 @@ def log_likelihood(data: Ratings, prior: Prior) -> float:
     return float(-0.5 * (fit + logdet.sum() + residual.size * np.log(2 * np.pi)))
 
 
+@checked
 def recommend(items: Any, taste: Any, n: int = 5) -> np.ndarray:
     """Return the numbers of the ``n`` items with the highest expected rating, best first.
 
@@ -189,4 +194,5 @@ def recommend(items: Any, taste: Any, n: int = 5) -> np.ndarray:
     """
     X = check_features("items", items)
     n = int(check_number("n", n, low=1, high=len(X), integer=True))
-    return np.argsort(-(X @ np.asarray(taste, float)), kind="stable")[:n]
+    w = check_features("taste", np.reshape(taste, (1, -1)), like=X.shape[1:])[0]
+    return np.argsort(-(X @ w), kind="stable")[:n]

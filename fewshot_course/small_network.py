@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._checks import check_features, check_labels, check_number
 from fewshot_course._streams import Streams
 
@@ -20,12 +21,14 @@ __all__ = ["SmallNetwork", "dropout_mask", "log_softmax", "regularised_risk"]
 Parameters = dict[str, np.ndarray]
 
 
+@checked
 def log_softmax(scores: np.ndarray) -> np.ndarray:
     """Return log p(class) for scores ``(n, C)``; the largest score is taken off first."""
     shifted = scores - scores.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
+@checked
 def dropout_mask(shape: tuple[int, ...], rate: float, rng: np.random.Generator) -> np.ndarray:
     """Return factors that are 0 with probability ``rate`` and 1 / (1 - rate) otherwise.
 
@@ -46,6 +49,7 @@ def dropout_mask(shape: tuple[int, ...], rate: float, rng: np.random.Generator) 
     return (rng.random(shape) >= rate) / (1 - rate)
 
 
+@checked(weight_decay=NOT_NEGATIVE)
 def regularised_risk(
     parameters: Parameters,
     X: np.ndarray,

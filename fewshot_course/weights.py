@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as _to_bytes
 
+from fewshot_course._arguments import checked
 from fewshot_course._reading import check_finite, parse_json, show
 
 __all__ = ["check_layout", "initial_weights", "load_arrays", "part_of", "save_arrays"]
@@ -27,6 +28,7 @@ Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+@checked
 def part_of(arrays: Mapping[str, np.ndarray], name: str) -> Arrays:
     """Return the arrays whose names begin with ``name.``, without that: one network of several.
 
@@ -38,6 +40,7 @@ def part_of(arrays: Mapping[str, np.ndarray], name: str) -> Arrays:
     return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
 
 
+@checked
 def initial_weights(shapes: Shapes, rng: np.random.Generator, dtype: str = "float32") -> Arrays:
     """Draw initial weights for layers in canonical layout.
 
@@ -74,6 +77,7 @@ def initial_weights(shapes: Shapes, rng: np.random.Generator, dtype: str = "floa
     return arrays
 
 
+@checked
 def check_layout(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> None:
     """Raise ``ValueError`` where ``arrays`` do not have the names and shapes of a network."""
     missing, extra = set(shapes) - set(arrays), set(arrays) - set(shapes)
@@ -90,6 +94,7 @@ def check_layout(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> None:
             )
 
 
+@checked
 def save_arrays(
     path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]
 ) -> Path:
@@ -136,6 +141,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"the header cannot hold {value!r} of type {type(value).__name__}.")
 
 
+@checked
 def load_arrays(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
     """Read what :func:`save_arrays` wrote.
 

@@ -15,6 +15,7 @@ ROOT = Path(fewshot_course.__file__).parent
 # What a floor may import, beside itself.  A name is a folder or a module of the package.
 GROUND = {
     "__init__",
+    "_arguments",
     "_checks",
     "_processes",
     "_reading",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -134,9 +135,13 @@ def test_only_what_was_tested_is_published() -> None:
 
 
 def planned(target: str) -> str:
-    """Return what make would run; a make around this test would otherwise print its folder too."""
+    """Return what make would run, whatever a make around this test was told."""
     command = ["make", "--no-print-directory", "-n", target]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    outer = ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "PYTHON")
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_a_failed_week_opens_an_issue() -> None:

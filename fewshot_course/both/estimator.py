@@ -25,6 +25,22 @@ _WRONG_CONTENT = (
 )  # fmt: skip
 
 
+def check_answer(values: np.ndarray) -> np.ndarray:
+    """Return what a network says of examples, if all of it is finite.
+
+    Raises:
+        ValueError: for NaN or infinity: examples that are finite in float64 may overflow in
+            float32, or inside of the network.
+    """
+    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"X has {int((~finite).sum())} of {len(values)} examples for which the answer is NaN "
+            f"or infinite: their values are too large. Scale X as in fit, or use dtype='float64'."
+        )
+    return values
+
+
 class Storable(BaseEstimator):
     """What a fitted estimator consists of, and how it is written into a file and read again.
 

@@ -24,7 +24,7 @@ from fewshot_course._checks import (
     check_number,
 )
 from fewshot_course._reading import check_array
-from fewshot_course.both.estimator import CourseClassifier
+from fewshot_course.both.estimator import CourseClassifier, check_answer
 from fewshot_course.both.pseudo_labels import check_classes, class_index, warn_without_unlabelled
 from fewshot_course.both.training import Run
 
@@ -334,7 +334,8 @@ class GMMPseudoLabeler(CourseClassifier):
         self.confidence_ = np.where(known, 1.0, proba.max(axis=1))
 
     def _class_proba(self, X: np.ndarray) -> np.ndarray:
-        proba = _normalised(self._apply(X))
+        with np.errstate(invalid="ignore"):  # infinite values are looked for in the next line
+            proba = check_answer(_normalised(self._apply(X)))
         return np.minimum(proba @ np.eye(len(self.classes_))[self.component_class_], 1.0)
 
     def _warn_about(self, floor: float) -> None:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewshot_course._checks import check_choice, check_features, check_labels, check_number
 from fewshot_course._streams import Streams
-from fewshot_course.both.estimator import Storable
+from fewshot_course.both.estimator import Storable, check_answer
 from fewshot_course.both.training import Run, TrainingDiverged
 from fewshot_course.data.episodes import Episodes
 
@@ -52,7 +52,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities ``(n, k)``, in the order of ``classes_``."""
-        logits = self.predictor(check_features("X", X, like=self.input_shape))
+        logits = check_answer(self.predictor(check_features("X", X, like=self.input_shape)))
         logits = logits[:, np.argsort(self.order)].astype(np.float64)
         odds = np.exp(logits - logits.max(1, keepdims=True))
         return odds / odds.sum(1, keepdims=True)
@@ -88,7 +88,7 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the outputs, ``(n,)`` or ``(n, k)`` as the support targets came."""
-        outputs = self.predictor(check_features("X", X, like=self.input_shape))
+        outputs = check_answer(self.predictor(check_features("X", X, like=self.input_shape)))
         return outputs[:, 0] if self.flat else outputs
 
 

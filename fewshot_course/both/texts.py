@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fewshot_course._checks import check_number
+from fewshot_course._checks import check_number, check_unmasked
 
 
 def check_texts(name: str, texts: Any) -> list[str]:
@@ -22,8 +22,10 @@ def check_texts(name: str, texts: Any) -> list[str]:
         TypeError: for a single string, or anything in it that is no string.
         ValueError: for no texts, or an empty one.
     """
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+    unordered = isinstance(texts, Set | Mapping)
+    if isinstance(texts, str | bytes) or unordered or not isinstance(texts, Iterable):
         raise TypeError(f"{name} must be a list of str, got {type(texts).__name__}.")
+    check_unmasked(name, texts)
     listed = list(texts)
     for index, text in enumerate(listed):
         if not isinstance(text, str):

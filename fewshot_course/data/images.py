@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_features, check_number
 
 __all__ = ["frame_digits", "resize_images", "rotate_images"]
 
 
+@checked
 def resize_images(X: Any, size: tuple[int, int]) -> np.ndarray:
     """Resize images by area: a new pixel is the mean of the old area that it covers.
 
@@ -38,6 +40,7 @@ def resize_images(X: Any, size: tuple[int, int]) -> np.ndarray:
     return np.clip(resized, 0.0, 1.0).astype(X.dtype)
 
 
+@checked
 def frame_digits(X: Any, size: tuple[int, int]) -> np.ndarray:
     """Prepare digits the way the UCI digits were made: black and white, cropped, block means.
 
@@ -62,6 +65,7 @@ def frame_digits(X: Any, size: tuple[int, int]) -> np.ndarray:
     return np.stack(framed)
 
 
+@checked
 def rotate_images(X: Any, degrees: float) -> np.ndarray:
     """Turn images about their centre, counter-clockwise, by linear interpolation.
 

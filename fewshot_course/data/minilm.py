@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from fewshot_course._arguments import checked
 from fewshot_course.data import _files
 from fewshot_course.data._files import DATA_VARIABLE, DataError, DataFile
 
@@ -42,6 +43,7 @@ MINILM = tuple(
 _known_hashes: dict[tuple[str, int, int], str] = {}
 
 
+@checked
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file; one that has not changed is read once a process."""
     stat = os.stat(path)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_features, check_labels, check_number
 from fewshot_course.data._files import DataFile, read
 from fewshot_course.data._types import Loaded
@@ -118,6 +119,7 @@ def _characters(files: Sequence[DataFile]) -> Loaded:
     return Loaded(np.concatenate(images), labels, names, groups)
 
 
+@checked
 def character_parts(
     class_names: Sequence[str],
     *,
@@ -155,6 +157,7 @@ def character_parts(
     }
 
 
+@checked
 def quarter_turns(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Make four classes of each: as it is, and turned by 90, 180 and 270 degrees.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import UNLABELLED, check_labels, check_number
 
 __all__ = ["BatchStream", "Split", "few_shot_split", "mask_labels"]
@@ -30,6 +31,7 @@ class Split:
     test: np.ndarray
 
 
+@checked
 def few_shot_split(
     y: Any,
     shots: int,
@@ -106,6 +108,7 @@ def _shares(counts: np.ndarray, total: int) -> np.ndarray:
     return shares
 
 
+@checked
 def mask_labels(y: Any, labelled: Any) -> np.ndarray:
     """Return ``y`` with -1, "unknown", everywhere but at the indices ``labelled``.
 

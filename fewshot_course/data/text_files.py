@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_course._arguments import checked
 from fewshot_course.data._files import DataFile, read
 from fewshot_course.data._types import Dataset, DatasetInfo, Loaded
 
@@ -100,6 +101,7 @@ def load_imdb(split: str) -> Loaded:
     return Loaded([text for *_, text in found], y, classes)
 
 
+@checked
 def load_csv(path: str | Path) -> Dataset:
     """Load your own labelled texts from a CSV file.
 

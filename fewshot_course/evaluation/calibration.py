@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import UNLABELLED, check_labels, check_number
 
 
@@ -47,6 +48,7 @@ class ReliabilityBins:
         return float((self.count[filled] * gap).sum() / self.count.sum())
 
 
+@checked
 def confidence_and_correct(y_true: ArrayLike, proba: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return what the two functions below need, from predicted probabilities.
 
@@ -90,6 +92,7 @@ def confidence_and_correct(y_true: ArrayLike, proba: ArrayLike) -> tuple[np.ndar
     return np.minimum(kept.max(axis=1), 1.0), kept.argmax(axis=1) == true[known]
 
 
+@checked
 def reliability_bins(
     confidence: ArrayLike, correct: ArrayLike, n_bins: int = 10
 ) -> ReliabilityBins:
@@ -123,6 +126,7 @@ def reliability_bins(
     return ReliabilityBins(edges, count.astype(np.int64), mean_confidence, accuracy)
 
 
+@checked
 def expected_calibration_error(
     confidence: ArrayLike, correct: ArrayLike, n_bins: int = 10
 ) -> float:

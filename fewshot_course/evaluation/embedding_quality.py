@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_features, check_labels
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 
+@checked
 def shrunk_covariance(deviations: Any) -> tuple[np.ndarray, float]:
     """Return the covariance (1 - λ) S + λ μ I with the λ of Ledoit and Wolf.
 
@@ -84,6 +86,7 @@ class ClassGaussians:
         return X - self.means[np.searchsorted(self.classes, y)]
 
 
+@checked
 def fit_class_gaussians(features: Any, labels: Any) -> ClassGaussians:
     """Return class means and the shrunk covariance within the classes.
 
@@ -109,6 +112,7 @@ def fit_class_gaussians(features: Any, labels: Any) -> ClassGaussians:
     return ClassGaussians(classes, means, cholesky, share)
 
 
+@checked
 def nearest_novelty(features: Any, originals: Any) -> np.ndarray:
     """Return 1 - the cosine to the nearest original, ``(n,)`` in [0, 2]: 0 for a mere copy.
 
@@ -128,6 +132,7 @@ def _unit(name: str, X: np.ndarray) -> np.ndarray:
     return X / lengths
 
 
+@checked
 def label_agreement(probabilities: Any, labels: Any) -> float:
     """Return the share of texts for which a judge finds the label that they were given.
 

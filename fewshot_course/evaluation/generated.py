@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._checks import check_features, check_labels, check_number
 
 __all__ = ["active_units", "class_histogram", "coverage", "nearest_distances", "variety"]
 
 
+@checked
 def class_histogram(labels: Any, classes: Any) -> np.ndarray:
     """Return the share of each class among labels of samples, ``(k,)``, adding up to 1.
 
@@ -34,6 +36,7 @@ def class_histogram(labels: Any, classes: Any) -> np.ndarray:
     return (labels[:, None] == classes).mean(axis=0)
 
 
+@checked
 def nearest_distances(samples: Any, X: Any) -> np.ndarray:
     """Return each sample's Euclidean distance to the nearest real example, ``(n,)``.
 
@@ -44,9 +47,11 @@ def nearest_distances(samples: Any, X: Any) -> np.ndarray:
         samples: ``(n, ...)``.
         X: real examples ``(m, ...)``.
     """
-    return _distances(_flat("samples", samples), _flat("X", X), 1)[:, 0]
+    samples, real = _pair(samples, X)
+    return _distances(samples, real, 1)[:, 0]
 
 
+@checked
 def coverage(samples: Any, X: Any, neighbours: int = 5) -> float:
     """Return the share of real examples that have a sample near by (Naeem et al. 2020, eq. 9).
 
@@ -64,12 +69,13 @@ def coverage(samples: Any, X: Any, neighbours: int = 5) -> float:
     Raises:
         ValueError: for too few real examples.
     """
-    real = _flat("X", X)
+    samples, real = _pair(samples, X)
     check_number("neighbours", neighbours, low=1, high=len(real) - 1, integer=True)
     radius = _distances(real, real, neighbours + 1)[:, -1]  # the nearest one is the example itself
-    return float((_distances(real, _flat("samples", samples), 1)[:, 0] <= radius).mean())
+    return float((_distances(real, samples, 1)[:, 0] <= radius).mean())
 
 
+@checked
 def variety(samples: Any, X: Any) -> float:
     """Return the mean squared distance between samples over that between real examples.
 
@@ -79,11 +85,14 @@ def variety(samples: Any, X: Any) -> float:
         samples: ``(n, ...)``.
         X: real examples ``(m, ...)``, not all equal.
     """
-    samples, real = _flat("samples", samples), _flat("X", X)
+    samples, real = _pair(samples, X)
+    if not real.var(axis=0).sum():
+        raise ValueError("X must hold examples that are not all equal.")
     # The mean squared distance between two draws is twice the sum of the variances.
     return float(samples.var(axis=0).sum() / real.var(axis=0).sum())
 
 
+@checked(threshold=NOT_NEGATIVE)
 def active_units(means: Any, threshold: float = 0.01) -> int:
     """Count latent dimensions that say something about x (Burda et al. 2016, section 5).
 
@@ -97,6 +106,17 @@ def active_units(means: Any, threshold: float = 0.01) -> int:
 def _flat(name: str, X: Any) -> np.ndarray:
     X = np.asarray(X)
     return check_features(name, X.reshape(len(X), -1)).astype(np.float64)
+
+
+def _pair(samples: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
+    real = _flat("X", X)
+    samples = _flat("samples", samples)
+    if samples.shape[1] != real.shape[1]:
+        raise ValueError(
+            f"samples have {samples.shape[1]} values each and the examples of X {real.shape[1]}; "
+            f"expected as many."
+        )
+    return samples, real
 
 
 def _distances(queries: np.ndarray, points: np.ndarray, k: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_number
 
 
@@ -91,6 +92,7 @@ class Difference(Interval):
         return self.format(percent=False)
 
 
+@checked
 def mean_interval(scores: ArrayLike, confidence: float = 0.95) -> Interval:
     r"""Return the mean of the scores and its confidence interval by Student's t.
 
@@ -114,6 +116,7 @@ def mean_interval(scores: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(*_student("scores", _scores("scores", scores), confidence))
 
 
+@checked
 def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Difference:
     """Return the interval of the mean of a - b, two methods scored on the same draws.
 

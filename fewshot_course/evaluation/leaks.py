@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_features, check_labels, check_number
 from fewshot_course.evaluation.intervals import mean_interval
 
@@ -46,6 +47,7 @@ class LeakFound(AssertionError):
     """An evaluation lacks a property that every honest one has."""
 
 
+@checked
 def check_disjoint(train: Any, test: Any) -> None:
     """No example may be on both sides, nor twice on one side.
 
@@ -68,6 +70,7 @@ def check_disjoint(train: Any, test: Any) -> None:
             raise LeakFound(f"{repeated} of {index.size} {name} examples occur more than once.")
 
 
+@checked
 def check_distinct_classes(classes: Any) -> None:
     """An N-way episode must have N different classes, and each way one class only.
 
@@ -97,6 +100,7 @@ def check_distinct_classes(classes: Any) -> None:
         )
 
 
+@checked
 def check_one_query_at_a_time(predict: Predict, X_train: Any, y_train: Any, X_query: Any) -> None:
     """A prediction must not depend on the other queries.
 
@@ -116,7 +120,8 @@ def check_one_query_at_a_time(predict: Predict, X_train: Any, y_train: Any, X_qu
         LeakFound: if a prediction changes, or their number is not that of the queries.
         ValueError: for fewer than two queries.
     """
-    queries = _rows("X_query", X_query, 2)
+    queries = _examples("X_query", X_query, 2)
+    X_train, y_train = _training(X_train, y_train)
     together = _predictions(predict, X_train, y_train, queries)
     alone = np.concatenate(
         [_predictions(predict, X_train, y_train, queries[i : i + 1]) for i in range(len(queries))]
@@ -126,6 +131,7 @@ def check_one_query_at_a_time(predict: Predict, X_train: Any, y_train: Any, X_qu
         raise LeakFound(f"{changed} of {len(queries)} predictions change when a query is alone.")
 
 
+@checked
 def check_query_order(
     predict: Predict, X_train: Any, y_train: Any, X_query: Any, rng: np.random.Generator | int
 ) -> None:
@@ -145,7 +151,8 @@ def check_query_order(
         LeakFound: if a prediction changes, or their number is not that of the queries.
         ValueError: for fewer than two queries.
     """
-    queries = _rows("X_query", X_query, 2)
+    queries = _examples("X_query", X_query, 2)
+    X_train, y_train = _training(X_train, y_train)
     order = np.random.default_rng(rng).permutation(len(queries))
     here = _predictions(predict, X_train, y_train, queries)[order]
     there = _predictions(predict, X_train, y_train, queries[order])
@@ -154,6 +161,7 @@ def check_query_order(
         raise LeakFound(f"{changed} of {len(queries)} predictions change with the queries' order.")
 
 
+@checked
 def check_label_names(
     predict: Predict, X_train: Any, y_train: Any, X_query: Any, rng: np.random.Generator | int
 ) -> None:
@@ -171,8 +179,8 @@ def check_label_names(
         TypeError: for labels that are no whole numbers.
         ValueError: for labels of one class only.
     """
-    queries = _rows("X_query", X_query, 1)
-    labels = check_labels("y_train", y_train)
+    queries = _examples("X_query", X_query)
+    X_train, labels = _training(X_train, y_train)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(f"y_train needs at least two classes, got {len(classes)}.")
@@ -192,6 +200,7 @@ def check_label_names(
         )
 
 
+@checked
 def check_test_labels_unused(
     run: Callable[[Any, Any, Any, Any], Any],
     X_train: Any,
@@ -219,7 +228,8 @@ def check_test_labels_unused(
         LeakFound: if predictions change with the test labels.
         ValueError: for test labels of one class only.
     """
-    queries = _rows("X_test", X_test, 2)
+    queries = _examples("X_test", X_test, 2)
+    X_train, y_train = _training(X_train, y_train)
     labels = check_labels("y_test", y_test, n=len(queries))
     if len(np.unique(labels)) < 2:
         raise ValueError("y_test needs at least two classes: a shuffle would change nothing.")
@@ -235,6 +245,7 @@ def check_test_labels_unused(
             )
 
 
+@checked
 def check_chance_level(
     evaluate: Evaluate,
     X: Any,
@@ -267,7 +278,7 @@ def check_chance_level(
         LeakFound: if the lower end of the interval of the scores lies above chance.
         ValueError: for scores outside [0, 1].
     """
-    labels = check_labels("y", y)
+    labels = check_labels("y", y, n=len(_examples("X", X)))
     check_number("draws", draws, low=2, integer=True)
     level = float(np.bincount(labels).max() / len(labels)) if chance is None else chance
     check_number("chance", level, low=0, high=1)
@@ -284,6 +295,7 @@ def check_chance_level(
         )
 
 
+@checked
 def check_no_near_duplicates(X_train: Any, X_test: Any, tolerance: float = 0.1) -> None:
     """No test example may be nearly the same as a training example.
 
@@ -327,11 +339,25 @@ def _indices(name: str, values: Any) -> np.ndarray:
     return array.ravel()
 
 
-def _rows(name: str, X: Any, least: int) -> np.ndarray:
-    array = np.asarray(X)
+def _examples(name: str, X: Any, least: int = 1) -> np.ndarray:
+    """Return examples as an array: finite numbers, or texts.  NaN would hide a leak."""
+    try:
+        array = np.asarray(X)
+    except ValueError:
+        raise ValueError(f"{name} is ragged: all examples must have one shape.") from None
     if array.ndim == 0 or len(array) < least:
         raise ValueError(f"{name} needs at least {least} rows, got shape {array.shape}.")
+    if array.dtype.kind in "fiub":
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has NaN or infinite values: nothing could be judged.")
+    elif not all(isinstance(value, str) for value in array.flat):
+        raise TypeError(f"{name} must hold numbers or texts, got dtype {array.dtype}.")
     return array
+
+
+def _training(X_train: Any, y_train: Any) -> tuple[np.ndarray, np.ndarray]:
+    X = _examples("X_train", X_train)
+    return X, check_labels("y_train", y_train, n=len(X))
 
 
 def _predictions(predict: Predict, X_train: Any, y_train: Any, X_query: np.ndarray) -> np.ndarray:
@@ -342,4 +368,6 @@ def _shaped(predictions: Any, n: int) -> np.ndarray:
     array = np.asarray(predictions)
     if array.shape != (n,):
         raise LeakFound(f"{n} queries got predictions of shape {array.shape}, expected ({n},).")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("the pipeline predicts NaN or infinity: nothing could be judged.")
     return array

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import UNLABELLED, check_labels
 
 
+@checked
 def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Return the share of labelled examples whose class is predicted right.
 

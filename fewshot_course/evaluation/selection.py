@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_features, check_labels, check_number
 from fewshot_course.evaluation.scores import accuracy
 
 __all__ = ["mean_entropy", "reverse_validation_score", "source_validation_score"]
 
 
+@checked
 def mean_entropy(proba: Any) -> float:
     """Mean entropy of predicted class probabilities, -Σ_k p_k log p_k, in nats.
 
@@ -48,6 +50,7 @@ def mean_entropy(proba: Any) -> float:
     return float(np.abs(p * logs).sum(axis=1).mean())
 
 
+@checked
 def source_validation_score(
     make_estimator: Any,
     X_source: Any,
@@ -83,6 +86,7 @@ def source_validation_score(
     return accuracy(y[validation], estimator.predict(X[validation]))
 
 
+@checked
 def reverse_validation_score(
     make_estimator: Any,
     X_source: Any,

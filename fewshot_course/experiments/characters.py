@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_choice
 from fewshot_course.checkpoints import load_checkpoint
 from fewshot_course.data import (
@@ -56,6 +57,7 @@ NOTE_EVERY = 100
 # ---------------------------------------------------------------------------- data
 
 
+@checked
 def read_parts(data: Mapping[str, Any]) -> Parts:
     """Read and divide the characters.
 

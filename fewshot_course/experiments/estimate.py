@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewshot_course._arguments import COUNT, NOT_NEGATIVE, checked
 from fewshot_course._checks import check_number
 from fewshot_course.evaluation import Interval, mean_interval
 from fewshot_course.experiments.registry import Cell, RunOptions
@@ -44,16 +45,18 @@ class Cost:
     def seconds(self) -> tuple[float, float, float]:
         """Seconds of all cells, one after the other: mean, low and high."""
         mean, low, high = self.a_cell.mean, self.a_cell.low, self.a_cell.high
-        return self.cells * mean, self.cells * max(low, 0.0), self.cells * high
+        return self.cells * mean, self.cells * low, self.cells * high
 
 
+@checked(steps=COUNT)
 def extrapolate(
     few: Sequence[float], more: Sequence[float], counts: tuple[int, int], steps: int
 ) -> tuple[Interval, Interval]:
     """Return seconds a step and seconds of a whole run, from runs with few and with more steps.
 
     A run of k steps takes a + b·k: what it costs at any rate (data, evaluation), and the steps.
-    Each pair of timings gives one b, and one a + b·steps.
+    Each pair of timings gives one b, and one a + b·steps.  Nothing takes less than no time: a
+    pair whose longer run was the faster one, by chance, gives b = 0, and intervals end at 0.
 
     Args:
         few: seconds of runs with ``counts[0]`` steps, at least two.
@@ -65,16 +68,27 @@ def extrapolate(
         Mean and interval of b and of a + b·steps.
 
     Raises:
-        ValueError: if there are not as many timings of both, or the counts do not rise.
+        ValueError: if there are not as many timings of both, the counts do not rise, ``steps``
+            are fewer than the larger one, or a time is negative.
     """
     if len(few) != len(more) or counts[0] >= counts[1]:
         raise ValueError(
             f"few and more must be equally many timings with counts that rise, got {len(few)} and "
             f"{len(more)} timings with counts={counts}."
         )
+    if steps < counts[1]:
+        raise ValueError(f"steps must be at least counts[1]={counts[1]}, got {steps}.")
     first, second = np.asarray(few, float), np.asarray(more, float)
-    slopes = (second - first) / (counts[1] - counts[0])
-    return mean_interval(slopes), mean_interval(first + slopes * (steps - counts[0]))
+    if not (first >= 0).all() or not (second >= 0).all():
+        raise ValueError("few and more must hold seconds ≥ 0, without NaN.")
+    slopes = np.maximum(second - first, 0) / (counts[1] - counts[0])
+    return _of_seconds(slopes), _of_seconds(first + slopes * (steps - counts[0]))
+
+
+def _of_seconds(values: Sequence[float] | np.ndarray) -> Interval:
+    """Return mean and interval of durations; the interval is cut at 0."""
+    found = mean_interval(values)
+    return dataclasses.replace(found, low=max(found.low, 0.0)) if found.n > 1 else found
 
 
 def estimate_costs(
@@ -118,7 +132,7 @@ def estimate_costs(
     costs = []
     for name, group in groups.items():
         if len(seconds.get(name, ())) >= 2:
-            a_cell = mean_interval(seconds[name])
+            a_cell = _of_seconds(seconds[name])
             costs.append(Cost(group[0], len(group), None, None, a_cell, measured=False))
         else:
             costs.append(_measure(group, timed_steps, repeats, options))
@@ -134,7 +148,7 @@ def _measure(group: Sequence[Cell], timed_steps: int, repeats: int, options: Run
     counts = (1, 2) if count == "epochs" else (max(1, between // 4), max(1, between // 4) + between)
     if count is None or steps <= counts[1]:
         _seconds(cell, options)
-        a_cell = mean_interval([_seconds(cell, options) for _ in range(repeats)])
+        a_cell = _of_seconds([_seconds(cell, options) for _ in range(repeats)])
         return Cost(cell, len(group), None, None, a_cell, measured=True)
     short, longer = (_with(cell, {count: number}) for number in counts)
     _seconds(short, options)
@@ -156,16 +170,18 @@ def _seconds(cell: Cell, options: RunOptions) -> float:
     return result.seconds
 
 
+@checked
 def total(costs: Iterable[Cost], jobs: int = 1) -> tuple[float, float, float]:
     """Return the seconds of all cells, ``jobs`` at a time: mean, low and high.
 
     The bounds are the sums of the bounds, and jobs are taken not to slow each other down.
     """
     check_number("jobs", jobs, low=1, integer=True)
-    sums = np.sum([cost.seconds for cost in costs], axis=0) / jobs
+    sums = np.sum([cost.seconds for cost in costs] or [(0.0, 0.0, 0.0)], axis=0) / jobs
     return float(sums[0]), float(sums[1]), float(sums[2])
 
 
+@checked(seconds=NOT_NEGATIVE, an_hour=NOT_NEGATIVE)
 def price(seconds: float, an_hour: float) -> float:
     """Return the price of so many seconds at a price an hour (≥ 0)."""
     return seconds / 3600 * check_number("an_hour", an_hour, low=0)

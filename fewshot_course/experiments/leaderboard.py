@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import UNLABELLED, check_choice
 from fewshot_course.data import Episodes, few_shot_split, frame_digits, load_dataset
 from fewshot_course.evaluation import accuracy
@@ -214,6 +215,7 @@ EXPERIMENT = Experiment(
 )
 
 
+@checked
 def cells(
     data: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,

@@ -29,6 +29,7 @@ import numpy as np
 from sklearn.base import clone
 
 import fewshot_course
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_choice, check_number
 from fewshot_course._reading import parse_json, read_yaml, show
 from fewshot_course.checkpoints import CheckpointError
@@ -186,6 +187,7 @@ class Plan:
         return kind(iterations=self.budget, random_state=self.seed, **settings)
 
 
+@checked
 def load_plans(path: str | os.PathLike[str]) -> dict[str, Plan]:
     """Read the plans of networks, in the order in which they are to be trained.
 
@@ -615,6 +617,7 @@ def networks_folder() -> Path:
     return folder
 
 
+@checked
 def load_card(name: str, folder: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Read a network's card, and see that it is that of the weights beside it.
 
@@ -660,6 +663,7 @@ def load_card(name: str, folder: str | os.PathLike[str] | None = None) -> dict[s
     return card
 
 
+@checked
 def load_network(
     name: str, framework: str = "torch", folder: str | os.PathLike[str] | None = None
 ) -> Any:
@@ -709,6 +713,7 @@ def _sha256(path: Path) -> str:
 # ---------------------------------------------------------------------------- checks
 
 
+@checked
 def repeat_first_steps(
     name: str, framework: str | None = None, folder: str | os.PathLike[str] | None = None
 ) -> tuple[list[float], list[float]]:
@@ -736,6 +741,7 @@ def repeat_first_steps(
         return card["first_losses"], _first_losses(Plan(**config), parts, "cpu")
 
 
+@checked
 def repeat_scores(
     name: str,
     framework: str = "torch",

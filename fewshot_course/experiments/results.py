@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fewshot_course._arguments import checked
 from fewshot_course._reading import parse_json, show
 from fewshot_course.frameworks import FRAMEWORKS
 
@@ -171,6 +172,7 @@ def _is_finite(value: Any) -> bool:
 # ---------------------------------------------------------------------------- reading
 
 
+@checked
 def read_results(path: str | os.PathLike[str]) -> list[Result]:
     """Read a results file, one result a key: the last one that worked, else the last error.
 
@@ -231,6 +233,7 @@ def _last_of_each(results: Iterable[Result]) -> list[Result]:
 # ---------------------------------------------------------------------------- writing
 
 
+@checked
 def append_result(path: str | os.PathLike[str], result: Result) -> None:
     """Append one line, waiting for other writers; it is on the disk when this returns.
 

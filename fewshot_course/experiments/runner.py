@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import fewshot_course
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course._checks import check_choice, check_number
 from fewshot_course._processes import end_with
 from fewshot_course.checkpoints import check_folder, lock_folder
@@ -156,6 +157,7 @@ def _versions(framework: str) -> dict[str, str]:
 # ---------------------------------------------------------------------------- threads, memory
 
 
+@checked(threads=COUNT)
 @contextmanager
 def limit_threads(threads: int) -> Iterator[None]:
     """Limit the threads of linear algebra and of frameworks that are imported within.

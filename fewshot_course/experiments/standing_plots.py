@@ -7,6 +7,7 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 
+from fewshot_course._arguments import checked
 from fewshot_course.evaluation.plots import COLOURS, MARKERS
 from fewshot_course.experiments.leaderboard import BOARDS, FIRST
 from fewshot_course.experiments.standings import Standing
@@ -14,6 +15,7 @@ from fewshot_course.experiments.standings import Standing
 __all__ = ["against_seconds", "against_shots", "best_of_families"]
 
 
+@checked
 def best_of_families(rows: Sequence[Standing], data: str) -> dict[str, list[Standing]]:
     """Return the simplest method, and of each family the best at the most shots it has.
 
@@ -40,6 +42,7 @@ def best_of_families(rows: Sequence[Standing], data: str) -> dict[str, list[Stan
     }
 
 
+@checked
 def against_shots(rows: Sequence[Standing], data: str, ax: Axes) -> Axes:
     """Draw accuracy with 95 % intervals against the labelled examples a class.
 
@@ -66,6 +69,7 @@ def against_shots(rows: Sequence[Standing], data: str, ax: Axes) -> Axes:
     return ax
 
 
+@checked
 def against_seconds(rows: Sequence[Standing], data: str, shots: int, ax: Axes) -> Axes:
     """Draw accuracy against all seconds, those of learning on other data before included.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from fewshot_course._arguments import checked
 from fewshot_course.evaluation import Difference, Interval, mean_interval, paired_difference
 from fewshot_course.experiments.leaderboard import BOARDS, FIRST
 from fewshot_course.experiments.results import Result
@@ -46,6 +47,7 @@ class Standing:
     peak_mb: float
 
 
+@checked
 def standings(results: Iterable[Result]) -> list[Standing]:
     """Return the standings, best mean first within each board and number of shots.
 
@@ -103,6 +105,7 @@ def _gain(one: Standing, others: Sequence[Standing]) -> Difference | None:
     return None
 
 
+@checked
 def standings_table(rows: Sequence[Standing], caption: str) -> Table:
     """Return the table of some standings; pages let the reader sort it by a click.
 
@@ -140,6 +143,7 @@ def _cells(row: Standing) -> tuple[str, ...]:
     )
 
 
+@checked
 def framework_gaps(rows: Iterable[Standing]) -> dict[tuple[str, str], list[float]]:
     """Return, for each board and method, accuracy in PyTorch minus TensorFlow, draw by draw.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fewshot_course._arguments import checked
 from fewshot_course.evaluation import Difference, Interval, mean_interval, paired_difference
 from fewshot_course.experiments.results import Result
 
@@ -44,11 +45,13 @@ class Row:
     failed: int
 
 
+@checked
 def is_percent(metric: str) -> bool:
     """Whether a metric is a share in [0, 1] that reads better in per cent."""
     return metric.rsplit("_", 1)[-1] == "accuracy"
 
 
+@checked
 def summarise(
     results: Iterable[Result],
     metric: str | None = None,

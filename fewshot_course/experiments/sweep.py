@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_choice, check_number
 from fewshot_course._reading import read_yaml, show
 from fewshot_course.experiments import EXPERIMENTS
@@ -25,6 +26,7 @@ class SweepError(ValueError):
     """A sweep file is wrong; the message names the file and what is wrong in it."""
 
 
+@checked
 def load_sweep(
     path: str | os.PathLike[str], experiments: Mapping[str, Experiment] = EXPERIMENTS
 ) -> list[Cell]:
@@ -57,6 +59,7 @@ def load_sweep(
     return list({cell.key: cell for cell in cells}.values())
 
 
+@checked
 def cells_of(part: Any, experiments: Mapping[str, Experiment] = EXPERIMENTS) -> list[Cell]:
     """Return the cells of one mapping of a sweep file, seeds innermost.
 

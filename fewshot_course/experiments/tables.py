@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from fewshot_course._arguments import checked
+from fewshot_course._checks import check_choice
 from fewshot_course.evaluation import Difference, Interval
 from fewshot_course.experiments.results import Result
 from fewshot_course.experiments.summary import Row, is_percent, summarise
@@ -58,6 +60,7 @@ def _html(cell: str) -> str:
     return "<br>".join(f'<span class="text-nowrap">{line}</span>' for line in lines)
 
 
+@checked
 def comparison_table(
     results: Iterable[Result],
     caption: str,
@@ -95,6 +98,7 @@ def comparison_table(
     return Table(caption, header, tuple(rows))
 
 
+@checked
 def wide_table(
     results: Iterable[Result],
     caption: str,
@@ -122,6 +126,8 @@ def wide_table(
     if not results:
         raise ValueError(f"no stored runs for the table {caption!r}.")
     first = baseline or results[0].method
+    if lacking := [r for r in results if across not in r.config]:
+        check_choice("across", across, lacking[0].config)
     values = sorted({r.config[across] for r in results})
     lines: dict[tuple[str, str], dict[Any, str]] = {}
     draws: set[int] = set()
@@ -161,6 +167,7 @@ def _short(shown: Interval | Difference, percent: bool, signed: bool) -> str:
     return f"{mean}\n[{low}, {high}]" if shown.n > 1 else f"{mean}\n(n = 1)"
 
 
+@checked
 def load(path: str | Path, **chosen: object) -> list[Result]:
     """Read the runs of a file whose settings equal ``chosen`` (where they have the setting)."""
     from fewshot_course.experiments.results import read_results
@@ -168,6 +175,7 @@ def load(path: str | Path, **chosen: object) -> list[Result]:
     return [r for r in read_results(path) if matches(r, **chosen)]
 
 
+@checked
 def matches(result: Result, **chosen: object) -> bool:
     """Whether a run's settings equal ``chosen``; a list names several allowed values."""
     for name, wanted in chosen.items():

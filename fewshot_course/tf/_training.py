@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fewshot_course.both.estimator import Storable, networks_in
+from fewshot_course.both.estimator import Storable, check_answer, networks_in
 from fewshot_course.both.training import (
     Resumable,
     Run,
@@ -248,7 +248,7 @@ class Networks(Storable):
         """Apply a function of tensors ``(b, ...)`` to ``size`` rows at a time."""
         blocks = [X[start : start + size] for start in range(0, len(X), size)]
         tensors = (to_tensor(block, self._device, self.dtype) for block in blocks)
-        return np.concatenate([to_array(apply(tensor)) for tensor in tensors])
+        return check_answer(np.concatenate([to_array(apply(tensor)) for tensor in tensors]))
 
     def _fitted_arrays(self) -> dict[str, np.ndarray]:
         arrays = super()._fitted_arrays()

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_number
 from fewshot_course.both import alignment as settings
 from fewshot_course.tf import networks
@@ -20,6 +21,7 @@ from fewshot_course.tf.kl_adaptation import AdapterNetworks, Codes
 __all__ = ["CORALAdapter", "DANNAdapter", "coral_loss", "domain_loss", "reverse_gradient"]
 
 
+@checked
 def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """Distance of two covariances, ‖C_S - C_T‖²_F / (4 d²) (Sun & Saenko 2016, eq. 1).
 
@@ -52,6 +54,7 @@ def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.square(difference)) / (4 * source.shape[1] ** 2)
 
 
+@checked
 def domain_loss(logits_source: tf.Tensor, logits_target: tf.Tensor) -> tf.Tensor:
     """Binary cross-entropy of a domain discriminator (Ganin et al. 2016, section 4.2).
 
@@ -82,6 +85,7 @@ def domain_loss(logits_source: tf.Tensor, logits_target: tf.Tensor) -> tf.Tensor
     )
 
 
+@checked
 def reverse_gradient(x: tf.Tensor, factor: float) -> tf.Tensor:
     """Return ``x``; its gradient is multiplied by ``-factor`` on the way back.
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import NOT_NEGATIVE, POSITIVE, SHARE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import compression as settings
 from fewshot_course.both.bert import BertConfig
@@ -57,6 +58,7 @@ _BLOCK = 256  # images in one batch of a prediction
 _WARMUP = 0.1  # part of the steps in which the learning rate rises
 
 
+@checked(temperature=POSITIVE, alpha=SHARE)
 def distillation_loss(
     student_logits: tf.Tensor,
     teacher_logits: tf.Tensor,
@@ -91,6 +93,11 @@ def distillation_loss(
     return tf.reduce_mean(share * cold**2 * divergence + (1 - share) * hard)
 
 
+@checked(
+    temperature=POSITIVE,
+    alpha=SHARE,
+    features_weight=NOT_NEGATIVE,
+)
 def student_loss(
     network: Any,
     inputs: Sequence[tf.Tensor],

@@ -9,6 +9,8 @@ import math
 
 import tensorflow as tf
 
+from fewshot_course._arguments import checked
+
 __all__ = [
     "batch_moments",
     "categorical_kl",
@@ -21,6 +23,7 @@ __all__ = [
 ]
 
 
+@checked
 def categorical_kl(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
     """KL(p‖q) of categorical distributions, Σ_k p_k (log p_k - log q_k).
 
@@ -37,6 +40,7 @@ def categorical_kl(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(p * tf.where(p > 0, log_p - log_q, tf.zeros_like(p)), -1)
 
 
+@checked
 def gaussian_kl(
     mean_p: tf.Tensor, log_var_p: tf.Tensor, mean_q: tf.Tensor, log_var_q: tf.Tensor
 ) -> tf.Tensor:
@@ -59,6 +63,7 @@ def gaussian_kl(
     return 0.5 * tf.reduce_sum(log_ratio + tf.exp(-log_ratio) + distance - 1, -1)
 
 
+@checked
 def full_gaussian_kl(
     mean_p: tf.Tensor, cov_p: tf.Tensor, mean_q: tf.Tensor, cov_q: tf.Tensor
 ) -> tf.Tensor:
@@ -76,7 +81,7 @@ def full_gaussian_kl(
         ``(...)``, ≥ 0.
 
     Raises:
-        tf.errors.InvalidArgumentError: if a covariance is not positive definite.
+        ValueError: if a covariance is not positive definite.
     """
     _same_width(mean_p=mean_p, cov_p=cov_p, mean_q=mean_q, cov_q=cov_q)
     root_p, root_q = _cholesky("cov_p", cov_p), _cholesky("cov_q", cov_q)
@@ -89,6 +94,7 @@ def full_gaussian_kl(
     )
 
 
+@checked
 def gaussian_log_prob(x: tf.Tensor, mean: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
     """Log-density of diagonal Gaussians, summed over dimensions.
 
@@ -105,6 +111,7 @@ def gaussian_log_prob(x: tf.Tensor, mean: tf.Tensor, log_var: tf.Tensor) -> tf.T
     return -0.5 * tf.reduce_sum(scaled + log_var + math.log(2 * math.pi), -1)
 
 
+@checked
 def monte_carlo_kl(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
     """Estimate KL(p‖q) from samples x ~ p, each term ≥ 0.
 
@@ -122,6 +129,7 @@ def monte_carlo_kl(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.math.expm1(log_ratio) - log_ratio, 0)
 
 
+@checked
 def batch_moments(mean: tf.Tensor, log_var: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and log-variance of the mixture of a batch of Gaussians, 1/n Σ N(μ_i, σ_i²).
 
@@ -139,6 +147,7 @@ def batch_moments(mean: tf.Tensor, log_var: tf.Tensor) -> tuple[tf.Tensor, tf.Te
     return centre, tf.math.log(var)
 
 
+@checked
 def mixture_log_prob(
     z: tf.Tensor, mean: tf.Tensor, log_var: tf.Tensor, leave_one_out: bool
 ) -> tf.Tensor:
@@ -168,6 +177,7 @@ def mixture_log_prob(
     return tf.reduce_logsumexp(log_prob, 1) - math.log(count)
 
 
+@checked
 def mixture_kl(
     z: tf.Tensor,
     mean_p: tf.Tensor,

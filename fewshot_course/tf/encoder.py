@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import BELOW_ONE, checked
 from fewshot_course._checks import check_choice
 from fewshot_course.both.bert import BertConfig, BertFiles, find_bert, read_weights
 from fewshot_course.both.encoder import Pooler, frozen_features
@@ -116,12 +117,14 @@ class Encoder(keras.Model):
         return _pack(tf.reshape(mixed, (*shape, heads * width)), places)
 
 
+@checked
 def mean_pool(sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Return the mean of a text's token vectors, padding left out: ``(n, L, d)`` → ``(n, d)``."""
     weight = tf.cast(mask, sequence.dtype)[..., None]
     return tf.reduce_sum(sequence * weight, 1) / tf.reduce_sum(weight, 1)
 
 
+@checked
 def low_rank_update(x: tf.Tensor, lora_A: tf.Tensor, lora_B: tf.Tensor, alpha: float) -> tf.Tensor:
     """Return what LoRA adds to a linear layer's output: α/r · x Aᵀ Bᵀ (Hu et al. 2022).
 
@@ -136,6 +139,7 @@ def low_rank_update(x: tf.Tensor, lora_A: tf.Tensor, lora_B: tf.Tensor, alpha: f
     return scale * tf.matmul(inner, lora_B, transpose_b=True)
 
 
+@checked(p=BELOW_ONE)
 def dropout_masks(
     config: BertConfig, shape: tuple[int, int], p: float, rng: np.random.Generator, device: str,
     dtype: str = "float32",

@@ -17,9 +17,12 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
+
 __all__ = ["outputs_after_step"]
 
 
+@checked(lr=NOT_NEGATIVE)
 def outputs_after_step(
     theta: Mapping[str, tf.Tensor],
     X_support: tf.Tensor,

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import fine_tuning as settings
 from fewshot_course.both.bert import BertConfig
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 
+@checked
 def softmax_cross_entropy(
     logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None = None
 ) -> tf.Tensor:
@@ -56,6 +58,7 @@ def softmax_cross_entropy(
     return tf.reduce_mean(losses if weights is None else weights * losses)
 
 
+@checked
 def softmax_gradient(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the gradient of :func:`softmax_cross_entropy` by the logits: (p - y) / n.
 
@@ -67,6 +70,7 @@ def softmax_gradient(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return (tf.nn.softmax(logits) - one_hot) / tf.cast(tf.shape(logits)[0], logits.dtype)
 
 
+@checked
 def l2_sp_penalty(weights: Sequence[tf.Tensor], start: Sequence[tf.Tensor]) -> tf.Tensor:
     """Return ½ Σ ‖w - w⁰‖²: the distance from the pretrained weights (L2-SP, Li et al. 2018).
 
@@ -78,6 +82,7 @@ def l2_sp_penalty(weights: Sequence[tf.Tensor], start: Sequence[tf.Tensor]) -> t
     return 0.5 * tf.add_n(distances)
 
 
+@checked
 def contrastive_pair_loss(features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the squared error of cosine similarities: 1 within a class, 0 between classes.
 
@@ -200,6 +205,7 @@ class _LSTM(keras.layers.Layer):
         return tf.transpose(hidden, (1, 0, 2))
 
 
+@checked(objective=("cross_entropy", "contrastive"), l2_sp=NOT_NEGATIVE)
 def tuning_loss(
     network: TextNetwork,
     x: tf.Tensor,

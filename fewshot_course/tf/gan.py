@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._checks import UNLABELLED
 from fewshot_course._streams import Streams
 from fewshot_course.both import gan as settings
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 
+@checked
 def log_partition(logits: tf.Tensor) -> tf.Tensor:
     """Logarithm of Z(x) = Σ_k exp l_k(x) of K class logits.
 
@@ -53,6 +55,7 @@ def log_partition(logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_logsumexp(logits, -1)
 
 
+@checked
 def real_probability(logits: tf.Tensor) -> tf.Tensor:
     """D(x) = Z(x) / (Z(x) + 1), one minus the probability of class K+1, whose logit is 0.
 
@@ -72,6 +75,7 @@ class DiscriminatorLoss(NamedTuple):
     unsupervised: tf.Tensor
 
 
+@checked
 def discriminator_loss(
     labelled: tf.Tensor, labels: tf.Tensor, unlabelled: tf.Tensor, generated: tf.Tensor
 ) -> DiscriminatorLoss:
@@ -95,6 +99,7 @@ def discriminator_loss(
     return DiscriminatorLoss(cross_entropy(labelled, labels), 0.5 * (real + fake))
 
 
+@checked
 def feature_matching_loss(real: tf.Tensor, generated: tf.Tensor) -> tf.Tensor:
     """‖mean f(x) - mean f(G(z))‖² for features f of the discriminator.
 
@@ -109,6 +114,7 @@ def feature_matching_loss(real: tf.Tensor, generated: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.square(difference))
 
 
+@checked
 def plain_generator_loss(generated: tf.Tensor) -> tf.Tensor:
     """-mean log D(G(z)), the loss of a plain generator (Goodfellow et al. 2014).
 
@@ -330,6 +336,7 @@ NETWORKS: dict[str, tuple[type[keras.Model], type[keras.Model]]] = {
 }
 
 
+@checked(weight=NOT_NEGATIVE)
 def adversarial_discriminator_loss(
     discriminator: keras.Model,
     labelled: tuple[tf.Tensor, ...],
@@ -361,6 +368,7 @@ def adversarial_discriminator_loss(
     return parts.supervised + weight * parts.unsupervised, parts
 
 
+@checked(generator_loss=("feature_matching", "plain"), class_weight=NOT_NEGATIVE)
 def adversarial_generator_loss(
     discriminator: keras.Model,
     unlabelled: tf.Tensor,

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import COUNT, NOT_NEGATIVE, checked
 from fewshot_course.both import gmm as settings
-from fewshot_course.both.gmm import Start, match_components, n_parameters
+from fewshot_course.both.gmm import COVARIANCE_TYPES, Start, match_components, n_parameters
 from fewshot_course.both.training import Run
 from fewshot_course.tf._training import resolve_device, to_array, to_tensor
 
@@ -71,13 +72,14 @@ class Statistics(NamedTuple):
     squares: tf.Tensor
 
 
+@checked(covariance_type=COVARIANCE_TYPES)
 def log_density(mixture: Mixture, covariance_type: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return the function x ``(n, d)`` → log π_k + log N(x; μ_k, Σ_k) ``(n, K)``.
 
     Covariances are factorised once, here; then all components take one matrix product.
 
     Raises:
-        tf.errors.InvalidArgumentError: if a covariance is not positive definite.
+        ValueError: if a covariance is not positive definite.
     """
     weights, means, covariances = mixture
     k, d = tf.unstack(tf.shape(means))
@@ -118,6 +120,7 @@ def log_density(mixture: Mixture, covariance_type: str) -> Callable[[tf.Tensor],
     return own
 
 
+@checked(covariance_type=COVARIANCE_TYPES)
 def e_step(
     X: tf.Tensor, mixture: Mixture, covariance_type: str, mask: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -143,6 +146,7 @@ def _normalise(joint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.squeeze(log_likelihood, 1), tf.exp(joint - log_likelihood)
 
 
+@checked(covariance_type=COVARIANCE_TYPES)
 def statistics(
     X: tf.Tensor,
     responsibilities: tf.Tensor,
@@ -178,6 +182,7 @@ def _second_moments(X: tf.Tensor, responsibilities: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.matmul(weighted, X, transpose_a=True), [k, d, d])
 
 
+@checked(covariance_type=COVARIANCE_TYPES, floor=NOT_NEGATIVE)
 def m_step(sums: Statistics, covariance_type: str, floor: float = 0.0) -> Mixture:
     """Return the most likely mixture whose covariances have eigenvalues of at least ``floor``.
 
@@ -211,6 +216,7 @@ def _raise(covariances: tf.Tensor, covariance_type: str, floor: float) -> tf.Ten
     return tf.matmul(vectors * raised[..., None, :], vectors, transpose_b=True)
 
 
+@checked(covariance_type=COVARIANCE_TYPES, floor=NOT_NEGATIVE)
 def em_step(
     X: tf.Tensor,
     mixture: Mixture,
@@ -301,6 +307,7 @@ def _block_rows(means: tf.Tensor, covariance_type: str) -> tf.Tensor:
     return tf.maximum(64, BLOCK // (k * d if covariance_type == "full" else d))
 
 
+@checked(covariance_type=COVARIANCE_TYPES, floor=NOT_NEGATIVE, max_iter=COUNT)
 def em(
     X: tf.Tensor,
     mixture: Mixture,

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import kl_adaptation as settings
 from fewshot_course.both.kl_adaptation import Domains
@@ -92,11 +93,13 @@ class StochasticClassifier(keras.Model):
         return tf.reduce_mean(tf.nn.softmax(self.classifier(z)), 0)
 
 
+@checked
 def moment_kl(p: Codes, q: Codes) -> tf.Tensor:
     """KL(p‖q) of the diagonal Gaussians that have the two batches' means and variances."""
     return gaussian_kl(*batch_moments(p.mean, p.log_var), *batch_moments(q.mean, q.log_var))
 
 
+@checked(estimator=("moments", "mixture"), weight=NOT_NEGATIVE, reverse_weight=NOT_NEGATIVE)
 def two_way_kl(
     source: Codes, target: Codes, estimator: str, weight: float, reverse_weight: float
 ) -> tf.Tensor:
@@ -120,6 +123,7 @@ def two_way_kl(
     return weight * forward + reverse_weight * backward
 
 
+@checked(target_weight=NOT_NEGATIVE)
 def adaptation_loss(
     network: StochasticClassifier,
     source: tuple[tf.Tensor, ...],

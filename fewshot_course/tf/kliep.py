@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import COUNT, NOT_NEGATIVE, POSITIVE, checked
 from fewshot_course._checks import check_number
 from fewshot_course._streams import Streams
 from fewshot_course.both import kliep as settings
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 
+@checked(width=POSITIVE)
 def gaussian_kernel(X: tf.Tensor, centres: tf.Tensor, width: float) -> tf.Tensor:
     """K(x, c) = exp(-‖x - c‖² / (2 width²)).
 
@@ -64,6 +66,7 @@ def gaussian_kernel(X: tf.Tensor, centres: tf.Tensor, width: float) -> tf.Tensor
     return tf.exp(_log_kernel(X, centres, width))
 
 
+@checked
 def kliep_em_step(proportions: tf.Tensor, components: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """One EM step for the proportions π of a mixture with fixed components.
 
@@ -94,6 +97,7 @@ def kliep_em_step(proportions: tf.Tensor, components: tf.Tensor) -> tuple[tf.Ten
     return proportions * gain, tf.reduce_max(gain) - 1
 
 
+@checked(width=POSITIVE, tolerance=NOT_NEGATIVE, max_steps=COUNT)
 def kliep_proportions(
     X_source: tf.Tensor,
     X_target: tf.Tensor,
@@ -140,6 +144,7 @@ def _iterate(components: tf.Tensor, tolerance: tf.Tensor, max_steps: tf.Tensor) 
     return proportions
 
 
+@checked(width=POSITIVE)
 def density_ratio(
     X: tf.Tensor, X_source: tf.Tensor, centres: tf.Tensor, width: float, proportions: tf.Tensor
 ) -> tf.Tensor:
@@ -158,6 +163,7 @@ def density_ratio(
     return tf.exp(_log_ratio(X, X_source, centres, width, proportions))
 
 
+@checked(width=POSITIVE, tolerance=NOT_NEGATIVE, max_steps=COUNT)
 def importance_weights(
     X_source: tf.Tensor,
     X_target: tf.Tensor,
@@ -183,6 +189,7 @@ def importance_weights(
     return density_ratio(X_source, X_source, centres, width, proportions)
 
 
+@checked(width=POSITIVE)
 def cross_validated_likelihood(
     X_source: tf.Tensor, X_target: tf.Tensor, centres: np.ndarray, width: float, folds: np.ndarray
 ) -> float:
@@ -212,6 +219,7 @@ def cross_validated_likelihood(
     return total / len(folds)
 
 
+@checked
 def weighted_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Mean over the batch of w_i · CE_i: E_S[w(x) CE] = E_T[CE] where w = p_T/p_S.
 
@@ -235,6 +243,7 @@ def weighted_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Ten
     return tf.reduce_mean(weights * losses)
 
 
+@checked(target_weight=NOT_NEGATIVE)
 def importance_loss(
     network: keras.Model,
     source: tuple[tf.Tensor, ...],

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import COUNT, NOT_NEGATIVE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import maml as settings
 from fewshot_course.both.maml import (
@@ -52,6 +53,7 @@ Loss = Callable[[Parameters], tf.Tensor]
 Outputs = Callable[[Parameters], tf.Tensor]
 
 
+@checked(lr=NOT_NEGATIVE)
 def inner_update(parameters: Parameters, gradients: Parameters, lr: float) -> dict[str, tf.Tensor]:
     """One step of gradient descent, as a pure function: θ' = θ - α·g.
 
@@ -69,6 +71,7 @@ def inner_update(parameters: Parameters, gradients: Parameters, lr: float) -> di
     }
 
 
+@checked(lr=NOT_NEGATIVE, steps=NOT_NEGATIVE)
 def adapt(
     loss: Loss,
     parameters: Parameters,
@@ -105,6 +108,7 @@ def adapt(
     return current
 
 
+@checked(lr=NOT_NEGATIVE, steps=NOT_NEGATIVE)
 def meta_loss(
     support_loss: Loss,
     query_loss: Loss,
@@ -134,6 +138,7 @@ def meta_loss(
     return query_loss(adapt(support_loss, parameters, lr, steps, first_order, adapted))
 
 
+@checked(task=("classification", "regression"))
 def task_loss(outputs: tf.Tensor, y: tf.Tensor, task: str = "classification") -> tf.Tensor:
     """Mean over a task's examples, summed over the tasks.
 
@@ -151,6 +156,7 @@ def task_loss(outputs: tf.Tensor, y: tf.Tensor, task: str = "classification") ->
     return tf.reduce_sum(losses) / y.shape[1]
 
 
+@checked(statistics=("inductive", "transductive"))
 def query_outputs(
     network: keras.Model,
     parameters: Parameters,
@@ -175,6 +181,12 @@ def query_outputs(
     return meta_networks.apply(network, parameters, both, n_reference=n)[:, n:]
 
 
+@checked(
+    inner_lr=NOT_NEGATIVE,
+    inner_steps=NOT_NEGATIVE,
+    task=("classification", "regression"),
+    statistics=("inductive", "transductive"),
+)
 def episode_loss(
     network: keras.Model,
     theta: Parameters,
@@ -231,6 +243,7 @@ def episode_loss(
     return loss / Xs.shape[0]
 
 
+@checked(n_support=COUNT, inner_steps=NOT_NEGATIVE)
 def shares_weights(
     network: keras.Model,
     theta: Parameters,
@@ -266,6 +279,7 @@ def _after_body(
     return head, lambda current: run(current, support), lambda current: run(current, query)
 
 
+@checked(inner_lr=NOT_NEGATIVE, task=("classification", "regression"))
 def reptile_direction(
     network: keras.Model,
     theta: Parameters,

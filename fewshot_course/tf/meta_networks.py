@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course.tf import networks
 from fewshot_course.tf.networks import MLP, BatchNorm, Conv4
 
@@ -37,6 +38,7 @@ _WRONG = {
 }
 
 
+@checked
 def check_layers(network: keras.Model) -> None:
     """Raise for layers whose second derivative is wrong.
 
@@ -54,11 +56,13 @@ def check_layers(network: keras.Model) -> None:
                 )
 
 
+@checked
 def has_batch_norm(network: keras.Model) -> bool:
     """Tell whether examples of a batch change each other's output."""
     return any(isinstance(layer, BatchNorm) for layer in network._flatten_layers())
 
 
+@checked
 def parameters_of(network: keras.Model) -> dict[str, tf.Variable]:
     """Return the trained weights by canonical name, as they are (no copies).
 
@@ -68,6 +72,7 @@ def parameters_of(network: keras.Model) -> dict[str, tf.Variable]:
     return {name: variable for name, (variable, _) in state.items() if variable.trainable}
 
 
+@checked(n_tasks=COUNT)
 def expand(parameters: Parameters, n_tasks: int) -> dict[str, tf.Tensor]:
     """Give every weight a leading task axis: ``(*shape)`` → ``(n_tasks, *shape)``."""
     return {
@@ -76,6 +81,7 @@ def expand(parameters: Parameters, n_tasks: int) -> dict[str, tf.Tensor]:
     }
 
 
+@checked
 def apply(
     network: keras.Model, parameters: Parameters, X: tf.Tensor, n_reference: int | None = None
 ) -> tf.Tensor:
@@ -113,6 +119,7 @@ def apply(
         return tf.vectorized_map(one, (dict(parameters), X))
 
 
+@checked
 def apply_features(
     network: keras.Model, parameters: Parameters, X: tf.Tensor, n_reference: int | None = None
 ) -> tf.Tensor:
@@ -134,6 +141,7 @@ def apply_features(
     return tasks[0][None] if len(tasks) == 1 else tf.stack(tasks)
 
 
+@checked
 def apply_head(network: keras.Model, parameters: Parameters, features: tf.Tensor) -> tf.Tensor:
     """Run T heads on features ``(T, n, d)``; returns ``(T, n, n_outputs)``."""
     return _linear(features, parameters, "head")

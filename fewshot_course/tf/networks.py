@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course._checks import check_choice
 from fewshot_course.weights import check_layout, initial_weights
 
@@ -211,6 +212,7 @@ class Conv4(keras.Model):
 NETWORKS: dict[str, Callable[[Sequence[int], int], keras.Model]] = {"mlp": MLP, "conv4": Conv4}
 
 
+@checked(n_outputs=COUNT)
 def build(
     network: str | Callable[[], keras.Model] | None,
     input_shape: Sequence[int],
@@ -252,6 +254,7 @@ def build(
     return initialise(model, rng)
 
 
+@checked
 def initialise(module: keras.Model, rng: np.random.Generator) -> keras.Model:
     """Draw the weights of ``module`` anew from ``rng``, in canonical layout; returns it."""
     shapes = {name: array.shape for name, array in to_numpy(module).items()}
@@ -259,6 +262,7 @@ def initialise(module: keras.Model, rng: np.random.Generator) -> keras.Model:
     return module
 
 
+@checked
 def to_numpy(module: keras.Model) -> dict[str, np.ndarray]:
     """Return the weights in canonical layout: name → array (a copy, on the CPU)."""
     return {
@@ -267,6 +271,7 @@ def to_numpy(module: keras.Model) -> dict[str, np.ndarray]:
     }
 
 
+@checked
 def from_numpy(module: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
     """Load weights in canonical layout; a wrong name or shape raises ``ValueError``."""
     state = _state(module)

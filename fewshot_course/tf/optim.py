@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
+from fewshot_course._arguments import NOT_NEGATIVE, POSITIVE, checked
 from fewshot_course._checks import check_optimizer
 from fewshot_course.both.optim import ReduceLROnPlateau, ramp, warmup_linear
 
@@ -183,6 +184,7 @@ class _Adam(Optimizer):
         return size * mean / (tf.sqrt(square) / root + eps)
 
 
+@checked
 def sgd(
     parameters: Iterable[tf.Variable],
     lr: float = 1e-3,
@@ -201,6 +203,7 @@ def sgd(
     return _SGD(parameters, lr, momentum, weight_decay)
 
 
+@checked
 def adam(
     parameters: Iterable[tf.Variable],
     lr: float = 1e-3,
@@ -219,6 +222,7 @@ def adam(
     return _Adam(parameters, lr, betas, eps)
 
 
+@checked
 def adamw(
     parameters: Iterable[tf.Variable],
     lr: float = 1e-3,
@@ -241,11 +245,13 @@ def adamw(
     return _Adam(parameters, lr, betas, eps, weight_decay)
 
 
+@checked(lr=NOT_NEGATIVE)
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Set the learning rate of every parameter."""
     optimizer.lr.assign(lr)
 
 
+@checked(max_norm=POSITIVE)
 def clip_gradients(gradients: list[tf.Tensor], max_norm: float) -> list[tf.Tensor]:
     """Scale gradients down so that their joint Euclidean norm is at most ``max_norm``."""
     norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import protonet as settings
 from fewshot_course.both.maml import Predictor
@@ -23,6 +24,7 @@ from fewshot_course.tf.maml import MetaLearner, _mean, task_loss
 __all__ = ["ProtoNet", "embed", "prototype_loss", "prototypes", "squared_distances"]
 
 
+@checked(ways=COUNT)
 def prototypes(embeddings: tf.Tensor, y: tf.Tensor, ways: int) -> tf.Tensor:
     """Return the mean embedding of each class.
 
@@ -38,11 +40,13 @@ def prototypes(embeddings: tf.Tensor, y: tf.Tensor, ways: int) -> tf.Tensor:
     return member @ embeddings / tf.reduce_sum(member, 2, keepdims=True)
 
 
+@checked
 def squared_distances(queries: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
     """Return squared Euclidean distances ``(T, q, k)`` of ``(T, q, d)`` to ``(T, k, d)``."""
     return tf.reduce_sum(tf.square(queries[:, :, None] - centres[:, None]), -1)
 
 
+@checked(statistics=("inductive", "transductive"))
 def embed(
     network: keras.Model,
     theta: Mapping[str, tf.Tensor],
@@ -70,6 +74,7 @@ def embed(
     return both[:, :n], both[:, n:]
 
 
+@checked(ways=COUNT, statistics=("inductive", "transductive"))
 def prototype_loss(
     network: keras.Model,
     theta: Mapping[str, tf.Tensor],

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import NOT_NEGATIVE, SHARE, checked
 from fewshot_course._checks import UNLABELLED
 from fewshot_course._streams import Streams
 from fewshot_course.both import pseudo_labels as settings
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 
+@checked
 def weighted_loss(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Return the mean over a batch of weight · cross-entropy, a scalar.
 
@@ -43,6 +45,7 @@ def weighted_loss(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> t
     return tf.reduce_mean(weights * losses)
 
 
+@checked(threshold=SHARE)
 def pseudo_label_loss(logits: tf.Tensor, threshold: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the cross-entropy against the network's own classes (Lee 2013, equation 15).
 
@@ -60,6 +63,7 @@ def pseudo_label_loss(logits: tf.Tensor, threshold: float = 0.0) -> tuple[tf.Ten
     return weighted_loss(logits, labels, chosen), tf.reduce_mean(chosen)
 
 
+@checked(alpha=NOT_NEGATIVE, threshold=SHARE)
 def self_training_loss(
     network: keras.Model,
     labelled: tuple[tf.Tensor, ...],

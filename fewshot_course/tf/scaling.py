@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import scaling as settings
 from fewshot_course.both.scaling import (
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 
+@checked(parts=COUNT)
 def accumulate_gradients(
     loss_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     weights: Sequence[tf.Variable],
@@ -81,6 +83,7 @@ def accumulate_gradients(
     return total, sums
 
 
+@checked
 def average_gradients(
     gradients: Sequence[Sequence[tf.Tensor]], sizes: Sequence[int]
 ) -> list[tf.Tensor]:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._arguments import NOT_NEGATIVE, SHARE, checked
 from fewshot_course._checks import UNLABELLED
 from fewshot_course._streams import Streams
 from fewshot_course.both import vae as settings
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 
+@checked
 def kl_to_prior(mean: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
     """KL(N(μ, σ²) ‖ N(0, 1)) = -½ Σ_j (1 + log σ_j² - μ_j² - σ_j²), summed over dimensions.
 
@@ -53,6 +55,7 @@ def kl_to_prior(mean: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
     return -0.5 * tf.reduce_sum(1 + log_var - tf.square(mean) - tf.exp(log_var), -1)
 
 
+@checked
 def sample_codes(mean: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
     """Return z = μ + σ·ε, the reparametrised sample of N(μ, σ²).
 
@@ -67,6 +70,7 @@ def sample_codes(mean: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> tf.Te
     return mean + tf.exp(0.5 * log_var) * noise
 
 
+@checked
 def bernoulli_log_prob(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Log-probability of independent Bernoulli variables, summed over dimensions.
 
@@ -82,6 +86,7 @@ def bernoulli_log_prob(x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(x * logits - tf.math.softplus(logits), -1)
 
 
+@checked(kl_weight=NOT_NEGATIVE)
 def elbo(
     log_px: tf.Tensor, mean: tf.Tensor, log_var: tf.Tensor, kl_weight: float = 1.0
 ) -> tf.Tensor:
@@ -99,6 +104,7 @@ def elbo(
     return tf.reduce_mean(log_px, 0) - kl_weight * kl_to_prior(mean, log_var)
 
 
+@checked
 def importance_bound(
     log_px: tf.Tensor, z: tf.Tensor, mean: tf.Tensor, log_var: tf.Tensor
 ) -> tf.Tensor:
@@ -121,6 +127,7 @@ def importance_bound(
     return tf.reduce_logsumexp(log_ratio, 0) - math.log(z.shape[0])
 
 
+@checked
 def unlabelled_bound(bounds: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
     """M2's bound on log p(x): Σ_y q(y|x) [L(x, y) - log q(y|x)] (Kingma et al. 2014, eq. 7).
 
@@ -258,6 +265,7 @@ class VAE(keras.Model):
         return tf.transpose(self.bound(x, noise, every, kl_weight)) - math.log(n_classes)
 
 
+@checked(kl_weight=NOT_NEGATIVE)
 def m1_loss(
     vae: VAE, x: tf.Tensor, noise: tf.Tensor, kl_weight: float = 1.0
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -280,6 +288,7 @@ def m1_loss(
     return loss, tf.reduce_mean(kl_to_prior(mean, log_var))
 
 
+@checked(share=SHARE, classifier_weight=NOT_NEGATIVE, kl_weight=NOT_NEGATIVE)
 def m2_loss(
     vae: VAE,
     classifier: keras.Model,

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_number
 from fewshot_course.both import alignment as settings
 from fewshot_course.torch import networks
@@ -21,6 +22,7 @@ from fewshot_course.torch.kl_adaptation import AdapterNetworks, Codes
 __all__ = ["CORALAdapter", "DANNAdapter", "coral_loss", "domain_loss", "reverse_gradient"]
 
 
+@checked
 def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     """Distance of two covariances, ‖C_S - C_T‖²_F / (4 d²) (Sun & Saenko 2016, eq. 1).
 
@@ -53,6 +55,7 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     return difference.square().sum() / (4 * source.shape[1] ** 2)
 
 
+@checked
 def domain_loss(logits_source: Tensor, logits_target: Tensor) -> Tensor:
     """Binary cross-entropy of a domain discriminator (Ganin et al. 2016, section 4.2).
 
@@ -80,6 +83,7 @@ def domain_loss(logits_source: Tensor, logits_target: Tensor) -> Tensor:
     return -0.5 * (F.logsigmoid(-logits_source).mean() + F.logsigmoid(logits_target).mean())
 
 
+@checked
 def reverse_gradient(x: Tensor, factor: float) -> Tensor:
     """Return ``x``; its gradient is multiplied by ``-factor`` on the way back.
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import NOT_NEGATIVE, POSITIVE, SHARE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import compression as settings
 from fewshot_course.both.bert import BertConfig
@@ -54,6 +55,7 @@ _BLOCK = 256  # images in one batch of a prediction
 _WARMUP = 0.1  # part of the steps in which the learning rate rises
 
 
+@checked(temperature=POSITIVE, alpha=SHARE)
 def distillation_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -86,6 +88,11 @@ def distillation_loss(
     return (alpha * temperature**2 * divergence + (1 - alpha) * hard).mean()
 
 
+@checked(
+    temperature=POSITIVE,
+    alpha=SHARE,
+    features_weight=NOT_NEGATIVE,
+)
 def student_loss(
     network: Any,
     inputs: Sequence[Tensor],

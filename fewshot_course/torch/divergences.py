@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from fewshot_course._arguments import checked
+
 __all__ = [
     "batch_moments",
     "categorical_kl",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 
 
+@checked
 def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) of categorical distributions, Σ_k p_k (log p_k - log q_k).
 
@@ -38,6 +41,7 @@ def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (p * torch.where(p > 0, log_p - log_q, torch.zeros_like(p))).sum(-1)
 
 
+@checked
 def gaussian_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:
     """KL(p‖q) of diagonal Gaussians, summed over dimensions.
 
@@ -58,6 +62,7 @@ def gaussian_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Te
     return 0.5 * (log_ratio + (-log_ratio).exp() + distance - 1).sum(-1)
 
 
+@checked
 def full_gaussian_kl(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tensor) -> Tensor:
     """KL(p‖q) of Gaussians with full covariance.
 
@@ -73,7 +78,7 @@ def full_gaussian_kl(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tenso
         ``(...)``, ≥ 0.
 
     Raises:
-        torch.linalg.LinAlgError: if a covariance is not positive definite.
+        ValueError: if a covariance is not positive definite.
     """
     _same_width(mean_p=mean_p, cov_p=cov_p, mean_q=mean_q, cov_q=cov_q)
     root_p, root_q = torch.linalg.cholesky(cov_p), torch.linalg.cholesky(cov_q)
@@ -86,6 +91,7 @@ def full_gaussian_kl(mean_p: Tensor, cov_p: Tensor, mean_q: Tensor, cov_q: Tenso
     )
 
 
+@checked
 def gaussian_log_prob(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """Log-density of diagonal Gaussians, summed over dimensions.
 
@@ -102,6 +108,7 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     return -0.5 * (scaled + log_var + math.log(2 * math.pi)).sum(-1)
 
 
+@checked
 def monte_carlo_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Estimate KL(p‖q) from samples x ~ p, each term ≥ 0.
 
@@ -119,6 +126,7 @@ def monte_carlo_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (torch.expm1(log_ratio) - log_ratio).mean(0)
 
 
+@checked
 def batch_moments(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of the mixture of a batch of Gaussians, 1/n Σ N(μ_i, σ_i²).
 
@@ -136,6 +144,7 @@ def batch_moments(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
     return centre, var.log()
 
 
+@checked
 def mixture_log_prob(z: Tensor, mean: Tensor, log_var: Tensor, leave_one_out: bool) -> Tensor:
     """Log-density of ``z`` under a mixture of Gaussians, one component an example.
 
@@ -163,6 +172,7 @@ def mixture_log_prob(z: Tensor, mean: Tensor, log_var: Tensor, leave_one_out: bo
     return torch.logsumexp(log_prob, 1) - math.log(count)
 
 
+@checked
 def mixture_kl(
     z: Tensor,
     mean_p: Tensor,

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import BELOW_ONE, checked
 from fewshot_course._checks import check_choice
 from fewshot_course.both.bert import LORA_TARGETS, BertConfig, BertFiles, find_bert, read_weights
 from fewshot_course.both.encoder import Pooler, frozen_features
@@ -80,12 +81,14 @@ class Encoder(nn.Module):
         return _unpack(x, places, mask.shape)
 
 
+@checked
 def mean_pool(sequence: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of a text's token vectors, padding left out: ``(n, L, d)`` → ``(n, d)``."""
     weight = mask.to(sequence.dtype)[..., None]
     return (sequence * weight).sum(1) / weight.sum(1)
 
 
+@checked
 def low_rank_update(x: Tensor, lora_A: Tensor, lora_B: Tensor, alpha: float) -> Tensor:
     """Return what LoRA adds to a linear layer's output: α/r · x Aᵀ Bᵀ (Hu et al. 2022).
 
@@ -98,6 +101,7 @@ def low_rank_update(x: Tensor, lora_A: Tensor, lora_B: Tensor, alpha: float) -> 
     return alpha / len(lora_A) * (x @ lora_A.T @ lora_B.T)
 
 
+@checked(p=BELOW_ONE)
 def dropout_masks(
     config: BertConfig, shape: tuple[int, int], p: float, rng: np.random.Generator, device: str,
     dtype: str = "float32",

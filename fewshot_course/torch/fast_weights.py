@@ -19,9 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
+
 __all__ = ["outputs_after_step"]
 
 
+@checked(lr=NOT_NEGATIVE)
 def outputs_after_step(
     theta: Mapping[str, Tensor],
     X_support: Tensor,

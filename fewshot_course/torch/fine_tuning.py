@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import fine_tuning as settings
 from fewshot_course.both.bert import BertConfig
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 
+@checked
 def softmax_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean over a batch of weight · (log Σ_c exp z_c - z_y), a scalar.
 
@@ -48,6 +50,7 @@ def softmax_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None
     return losses.mean() if weights is None else (weights * losses).mean()
 
 
+@checked
 def softmax_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the gradient of :func:`softmax_cross_entropy` by the logits: (p - y) / n.
 
@@ -59,6 +62,7 @@ def softmax_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     return (F.softmax(logits, dim=1) - one_hot) / len(logits)
 
 
+@checked
 def l2_sp_penalty(weights: Sequence[Tensor], start: Sequence[Tensor]) -> Tensor:
     """Return ½ Σ ‖w - w⁰‖²: the distance from the pretrained weights (L2-SP, Li et al. 2018).
 
@@ -70,6 +74,7 @@ def l2_sp_penalty(weights: Sequence[Tensor], start: Sequence[Tensor]) -> Tensor:
     return 0.5 * torch.stack(distances).sum()
 
 
+@checked
 def contrastive_pair_loss(features: Tensor, labels: Tensor) -> Tensor:
     """Return the squared error of cosine similarities: 1 within a class, 0 between classes.
 
@@ -148,6 +153,7 @@ class TextNetwork(nn.Module):
         return self.classify(self.bert(ids, mask, dropout[:-1] or None), mask, dropout)
 
 
+@checked(objective=("cross_entropy", "contrastive"), l2_sp=NOT_NEGATIVE)
 def tuning_loss(
     network: TextNetwork,
     x: Tensor,

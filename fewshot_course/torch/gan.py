@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._checks import UNLABELLED
 from fewshot_course._streams import Streams
 from fewshot_course.both import gan as settings
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 
+@checked
 def log_partition(logits: Tensor) -> Tensor:
     """Logarithm of Z(x) = Σ_k exp l_k(x) of K class logits.
 
@@ -54,6 +56,7 @@ def log_partition(logits: Tensor) -> Tensor:
     return torch.logsumexp(logits, dim=-1)
 
 
+@checked
 def real_probability(logits: Tensor) -> Tensor:
     """D(x) = Z(x) / (Z(x) + 1), one minus the probability of class K+1, whose logit is 0.
 
@@ -73,6 +76,7 @@ class DiscriminatorLoss(NamedTuple):
     unsupervised: Tensor
 
 
+@checked
 def discriminator_loss(
     labelled: Tensor, labels: Tensor, unlabelled: Tensor, generated: Tensor
 ) -> DiscriminatorLoss:
@@ -96,6 +100,7 @@ def discriminator_loss(
     return DiscriminatorLoss(F.cross_entropy(labelled, labels), 0.5 * (real + fake))
 
 
+@checked
 def feature_matching_loss(real: Tensor, generated: Tensor) -> Tensor:
     """‖mean f(x) - mean f(G(z))‖² for features f of the discriminator.
 
@@ -109,6 +114,7 @@ def feature_matching_loss(real: Tensor, generated: Tensor) -> Tensor:
     return (real.mean(0) - generated.mean(0)).square().sum()
 
 
+@checked
 def plain_generator_loss(generated: Tensor) -> Tensor:
     """-mean log D(G(z)), the loss of a plain generator (Goodfellow et al. 2014).
 
@@ -322,6 +328,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
 }
 
 
+@checked(weight=NOT_NEGATIVE)
 def adversarial_discriminator_loss(
     discriminator: nn.Module,
     labelled: tuple[Tensor, ...],
@@ -353,6 +360,7 @@ def adversarial_discriminator_loss(
     return parts.supervised + weight * parts.unsupervised, parts
 
 
+@checked(generator_loss=("feature_matching", "plain"), class_weight=NOT_NEGATIVE)
 def adversarial_generator_loss(
     discriminator: nn.Module,
     unlabelled: Tensor,

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot_course._arguments import COUNT, NOT_NEGATIVE, checked
 from fewshot_course.both import gmm as settings
-from fewshot_course.both.gmm import Start, match_components, n_parameters
+from fewshot_course.both.gmm import COVARIANCE_TYPES, Start, match_components, n_parameters
 from fewshot_course.both.training import Run
 from fewshot_course.torch._training import resolve_device, to_array, to_tensor
 
@@ -72,13 +73,14 @@ class Statistics(NamedTuple):
     squares: Tensor
 
 
+@checked(covariance_type=COVARIANCE_TYPES)
 def log_density(mixture: Mixture, covariance_type: str) -> Callable[[Tensor], Tensor]:
     """Return the function x ``(n, d)`` → log π_k + log N(x; μ_k, Σ_k) ``(n, K)``.
 
     Covariances are factorised once, here; then all components take one matrix product.
 
     Raises:
-        RuntimeError: if a covariance is not positive definite.
+        ValueError: if a covariance is not positive definite.
     """
     weights, means, covariances = mixture
     k, d = means.shape
@@ -112,6 +114,7 @@ def log_density(mixture: Mixture, covariance_type: str) -> Callable[[Tensor], Te
     return own
 
 
+@checked(covariance_type=COVARIANCE_TYPES)
 def e_step(
     X: Tensor, mixture: Mixture, covariance_type: str, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -138,6 +141,7 @@ def _normalise(joint: Tensor) -> tuple[Tensor, Tensor]:
     return log_likelihood, torch.exp(by_component - log_likelihood).T
 
 
+@checked(covariance_type=COVARIANCE_TYPES)
 def statistics(
     X: Tensor, responsibilities: Tensor, covariance_type: str, squares: Tensor | None = None
 ) -> Statistics:
@@ -167,6 +171,7 @@ def _second_moments(X: Tensor, responsibilities: Tensor) -> Tensor:
     return (weighted.T @ X).view(k, d, d)
 
 
+@checked(covariance_type=COVARIANCE_TYPES, floor=NOT_NEGATIVE)
 def m_step(sums: Statistics, covariance_type: str, floor: float = 0.0) -> Mixture:
     """Return the most likely mixture whose covariances have eigenvalues of at least ``floor``.
 
@@ -198,6 +203,7 @@ def _raise(covariances: Tensor, covariance_type: str, floor: float) -> Tensor:
     return (vectors * values.clamp(min=floor)[..., None, :]) @ vectors.mT
 
 
+@checked(covariance_type=COVARIANCE_TYPES, floor=NOT_NEGATIVE)
 def em_step(
     X: Tensor,
     mixture: Mixture,
@@ -262,6 +268,7 @@ def _block_rows(means: Tensor, covariance_type: str) -> int:
     return max(64, BLOCK // (k * d if covariance_type == "full" else d))
 
 
+@checked(covariance_type=COVARIANCE_TYPES, floor=NOT_NEGATIVE, max_iter=COUNT)
 def em(
     X: Tensor,
     mixture: Mixture,

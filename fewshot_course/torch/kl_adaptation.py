@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import kl_adaptation as settings
 from fewshot_course.both.kl_adaptation import Domains
@@ -89,11 +90,13 @@ class StochasticClassifier(nn.Module):
         return F.softmax(self.classifier(z), dim=-1).mean(0)
 
 
+@checked
 def moment_kl(p: Codes, q: Codes) -> Tensor:
     """KL(p‖q) of the diagonal Gaussians that have the two batches' means and variances."""
     return gaussian_kl(*batch_moments(p.mean, p.log_var), *batch_moments(q.mean, q.log_var))
 
 
+@checked(estimator=("moments", "mixture"), weight=NOT_NEGATIVE, reverse_weight=NOT_NEGATIVE)
 def two_way_kl(
     source: Codes, target: Codes, estimator: str, weight: float, reverse_weight: float
 ) -> Tensor:
@@ -117,6 +120,7 @@ def two_way_kl(
     return weight * forward + reverse_weight * backward
 
 
+@checked(target_weight=NOT_NEGATIVE)
 def adaptation_loss(
     network: StochasticClassifier,
     source: tuple[Tensor, ...],

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import COUNT, NOT_NEGATIVE, POSITIVE, checked
 from fewshot_course._checks import check_number
 from fewshot_course._streams import Streams
 from fewshot_course.both import kliep as settings
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 
+@checked(width=POSITIVE)
 def gaussian_kernel(X: Tensor, centres: Tensor, width: float) -> Tensor:
     """K(x, c) = exp(-‖x - c‖² / (2 width²)).
 
@@ -64,6 +66,7 @@ def gaussian_kernel(X: Tensor, centres: Tensor, width: float) -> Tensor:
     return torch.exp(_log_kernel(X, centres, width))
 
 
+@checked
 def kliep_em_step(proportions: Tensor, components: Tensor) -> tuple[Tensor, Tensor]:
     """One EM step for the proportions π of a mixture with fixed components.
 
@@ -92,6 +95,7 @@ def kliep_em_step(proportions: Tensor, components: Tensor) -> tuple[Tensor, Tens
     return proportions * gain, gain.max() - 1
 
 
+@checked(width=POSITIVE, tolerance=NOT_NEGATIVE, max_steps=COUNT)
 def kliep_proportions(
     X_source: Tensor,
     X_target: Tensor,
@@ -131,6 +135,7 @@ def _iterate(components: Tensor, tolerance: float, max_steps: int) -> Tensor:
     return proportions
 
 
+@checked(width=POSITIVE)
 def density_ratio(
     X: Tensor, X_source: Tensor, centres: Tensor, width: float, proportions: Tensor
 ) -> Tensor:
@@ -149,6 +154,7 @@ def density_ratio(
     return torch.exp(_log_ratio(X, X_source, centres, width, proportions))
 
 
+@checked(width=POSITIVE, tolerance=NOT_NEGATIVE, max_steps=COUNT)
 def importance_weights(
     X_source: Tensor,
     X_target: Tensor,
@@ -174,6 +180,7 @@ def importance_weights(
     return density_ratio(X_source, X_source, centres, width, proportions)
 
 
+@checked(width=POSITIVE)
 def cross_validated_likelihood(
     X_source: Tensor, X_target: Tensor, centres: np.ndarray, width: float, folds: np.ndarray
 ) -> float:
@@ -201,6 +208,7 @@ def cross_validated_likelihood(
     return total / len(folds)
 
 
+@checked
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Mean over the batch of w_i · CE_i: E_S[w(x) CE] = E_T[CE] where w = p_T/p_S.
 
@@ -223,6 +231,7 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
     return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
 
 
+@checked(target_weight=NOT_NEGATIVE)
 def importance_loss(
     network: nn.Module,
     source: tuple[Tensor, ...],

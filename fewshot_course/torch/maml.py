@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import COUNT, NOT_NEGATIVE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import maml as settings
 from fewshot_course.both.maml import (
@@ -53,6 +54,7 @@ Loss = Callable[[Parameters], Tensor]
 Outputs = Callable[[Parameters], Tensor]
 
 
+@checked(lr=NOT_NEGATIVE)
 def inner_update(parameters: Parameters, gradients: Parameters, lr: float) -> dict[str, Tensor]:
     """One step of gradient descent, as a pure function: θ' = θ - α·g.
 
@@ -70,6 +72,7 @@ def inner_update(parameters: Parameters, gradients: Parameters, lr: float) -> di
     }
 
 
+@checked(lr=NOT_NEGATIVE, steps=NOT_NEGATIVE)
 def adapt(
     loss: Loss,
     parameters: Parameters,
@@ -101,6 +104,7 @@ def adapt(
     return current
 
 
+@checked(lr=NOT_NEGATIVE, steps=NOT_NEGATIVE)
 def meta_loss(
     support_loss: Loss,
     query_loss: Loss,
@@ -130,6 +134,7 @@ def meta_loss(
     return query_loss(adapt(support_loss, parameters, lr, steps, first_order, adapted))
 
 
+@checked(task=("classification", "regression"))
 def task_loss(outputs: Tensor, y: Tensor, task: str = "classification") -> Tensor:
     """Mean over a task's examples, summed over the tasks.
 
@@ -147,6 +152,7 @@ def task_loss(outputs: Tensor, y: Tensor, task: str = "classification") -> Tenso
     return summed / y.shape[1]
 
 
+@checked(statistics=("inductive", "transductive"))
 def query_outputs(
     network: nn.Module,
     parameters: Parameters,
@@ -171,6 +177,12 @@ def query_outputs(
     return meta_networks.apply(network, parameters, both, n_reference=n)[:, n:]
 
 
+@checked(
+    inner_lr=NOT_NEGATIVE,
+    inner_steps=NOT_NEGATIVE,
+    task=("classification", "regression"),
+    statistics=("inductive", "transductive"),
+)
 def episode_loss(
     network: nn.Module,
     theta: Parameters,
@@ -227,6 +239,7 @@ def episode_loss(
     return loss / Xs.shape[0]
 
 
+@checked(n_support=COUNT, inner_steps=NOT_NEGATIVE)
 def shares_weights(
     network: nn.Module,
     theta: Parameters,
@@ -262,6 +275,7 @@ def _after_body(
     return head, lambda current: run(current, support), lambda current: run(current, query)
 
 
+@checked(inner_lr=NOT_NEGATIVE, task=("classification", "regression"))
 def reptile_direction(
     network: nn.Module,
     theta: Parameters,

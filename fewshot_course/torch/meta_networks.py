@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course.torch.networks import MLP, BatchNorm, Conv4
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
 Parameters = Mapping[str, Tensor]
 
 
+@checked
 def check_layers(network: nn.Module) -> None:
     """Raise for layers whose second derivative is wrong under ``vmap``.
 
@@ -46,21 +48,25 @@ def check_layers(network: nn.Module) -> None:
             )
 
 
+@checked
 def has_batch_norm(network: nn.Module) -> bool:
     """Tell whether examples of a batch change each other's output."""
     return any(isinstance(layer, BatchNorm) for layer in network.modules())
 
 
+@checked
 def parameters_of(network: nn.Module) -> dict[str, Tensor]:
     """Return the trained weights by name, as they are (no copies)."""
     return dict(network.named_parameters())
 
 
+@checked(n_tasks=COUNT)
 def expand(parameters: Parameters, n_tasks: int) -> dict[str, Tensor]:
     """Give every weight a leading task axis: ``(*shape)`` → ``(n_tasks, *shape)``, no copies."""
     return {name: p.expand(n_tasks, *p.shape) for name, p in parameters.items()}
 
 
+@checked
 def apply(
     network: nn.Module, parameters: Parameters, X: Tensor, n_reference: int | None = None
 ) -> Tensor:
@@ -96,6 +102,7 @@ def apply(
         network.train(was_training)
 
 
+@checked
 def apply_features(
     network: nn.Module, parameters: Parameters, X: Tensor, n_reference: int | None = None
 ) -> Tensor:
@@ -113,6 +120,7 @@ def apply_features(
     return _conv4_features(network, parameters, X, n_reference)
 
 
+@checked
 def apply_head(network: nn.Module, parameters: Parameters, features: Tensor) -> Tensor:
     """Run T heads on features ``(T, n, d)``; returns ``(T, n, n_outputs)``."""
     return _linear(features, parameters, "head")

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course._checks import check_choice
 from fewshot_course.weights import check_layout, initial_weights
 
@@ -196,6 +197,7 @@ class Conv4(nn.Module):
 NETWORKS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {"mlp": MLP, "conv4": Conv4}
 
 
+@checked(n_outputs=COUNT)
 def build(
     network: str | Callable[[], nn.Module] | None,
     input_shape: Sequence[int],
@@ -235,6 +237,7 @@ def build(
     return initialise(module, rng)
 
 
+@checked
 def initialise(module: nn.Module, rng: np.random.Generator) -> nn.Module:
     """Draw the weights of ``module`` anew from ``rng``, in canonical layout; returns it."""
     shapes = {name: array.shape for name, array in to_numpy(module).items()}
@@ -242,11 +245,13 @@ def initialise(module: nn.Module, rng: np.random.Generator) -> nn.Module:
     return module
 
 
+@checked
 def to_numpy(module: nn.Module) -> dict[str, np.ndarray]:
     """Return the weights in canonical layout: name → array (a copy, on the CPU)."""
     return {name: value.detach().cpu().numpy().copy() for name, value in _state(module).items()}
 
 
+@checked
 def from_numpy(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     """Load weights in canonical layout; a wrong name or shape raises ``ValueError``."""
     state = _state(module)

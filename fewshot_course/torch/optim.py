@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from fewshot_course._arguments import NOT_NEGATIVE, POSITIVE, checked
 from fewshot_course._checks import check_optimizer
 from fewshot_course.both.optim import ReduceLROnPlateau, ramp, warmup_linear
 
@@ -25,6 +26,7 @@ FUSED_FROM, FUSED_ON = 1_000_000, ("cpu", "cuda")
 """Weights, and devices, from which AdamW runs as one fused kernel."""
 
 
+@checked
 def sgd(
     parameters: Iterable[nn.Parameter],
     lr: float = 1e-3,
@@ -43,6 +45,7 @@ def sgd(
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
+@checked
 def adam(
     parameters: Iterable[nn.Parameter],
     lr: float = 1e-3,
@@ -62,6 +65,7 @@ def adam(
     return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, foreach=True)
 
 
+@checked
 def adamw(
     parameters: Iterable[nn.Parameter],
     lr: float = 1e-3,
@@ -93,12 +97,14 @@ def adamw(
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused, foreach=not fused)
 
 
+@checked(lr=NOT_NEGATIVE)
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every parameter."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
+@checked(max_norm=POSITIVE)
 def clip_gradients(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
     """Scale gradients down so that their joint Euclidean norm is at most ``max_norm``."""
     norm = torch.sqrt(sum((g.square().sum() for g in gradients), torch.zeros(()).to(gradients[0])))

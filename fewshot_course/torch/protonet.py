@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import protonet as settings
 from fewshot_course.both.maml import Predictor
@@ -23,6 +24,7 @@ from fewshot_course.torch.maml import MetaLearner, task_loss
 __all__ = ["ProtoNet", "embed", "prototype_loss", "prototypes", "squared_distances"]
 
 
+@checked(ways=COUNT)
 def prototypes(embeddings: Tensor, y: Tensor, ways: int) -> Tensor:
     """Return the mean embedding of each class.
 
@@ -38,11 +40,13 @@ def prototypes(embeddings: Tensor, y: Tensor, ways: int) -> Tensor:
     return member @ embeddings / member.sum(2, keepdim=True)
 
 
+@checked
 def squared_distances(queries: Tensor, centres: Tensor) -> Tensor:
     """Return squared Euclidean distances ``(T, q, k)`` of ``(T, q, d)`` to ``(T, k, d)``."""
     return (queries[:, :, None] - centres[:, None]).square().sum(-1)
 
 
+@checked(statistics=("inductive", "transductive"))
 def embed(
     network: nn.Module,
     theta: Mapping[str, Tensor],
@@ -70,6 +74,7 @@ def embed(
     return both[:, :n], both[:, n:]
 
 
+@checked(ways=COUNT, statistics=("inductive", "transductive"))
 def prototype_loss(
     network: nn.Module,
     theta: Mapping[str, Tensor],

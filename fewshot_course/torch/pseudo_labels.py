@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import NOT_NEGATIVE, SHARE, checked
 from fewshot_course._checks import UNLABELLED
 from fewshot_course._streams import Streams
 from fewshot_course.both import pseudo_labels as settings
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 
+@checked
 def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Return the mean over a batch of weight · cross-entropy, a scalar.
 
@@ -42,6 +44,7 @@ def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
 
 
+@checked(threshold=SHARE)
 def pseudo_label_loss(logits: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy against the network's own classes (Lee 2013, equation 15).
 
@@ -59,6 +62,7 @@ def pseudo_label_loss(logits: Tensor, threshold: float = 0.0) -> tuple[Tensor, T
     return weighted_loss(logits, labels, chosen), chosen.mean()
 
 
+@checked(alpha=NOT_NEGATIVE, threshold=SHARE)
 def self_training_loss(
     network: nn.Module,
     labelled: tuple[Tensor, ...],

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import scaling as settings
 from fewshot_course.both.scaling import (
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 
+@checked(parts=COUNT)
 def accumulate_gradients(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     weights: Sequence[Tensor],
@@ -78,6 +80,7 @@ def accumulate_gradients(
     return total, sums
 
 
+@checked
 def average_gradients(gradients: Sequence[Sequence[Tensor]], sizes: Sequence[int]) -> list[Tensor]:
     """Return what an all-reduce gives every worker: Σ_r (n_r / n) · g_r.
 

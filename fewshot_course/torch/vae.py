@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_course._arguments import NOT_NEGATIVE, SHARE, checked
 from fewshot_course._checks import UNLABELLED
 from fewshot_course._streams import Streams
 from fewshot_course.both import vae as settings
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 
+@checked
 def kl_to_prior(mean: Tensor, log_var: Tensor) -> Tensor:
     """KL(N(μ, σ²) ‖ N(0, 1)) = -½ Σ_j (1 + log σ_j² - μ_j² - σ_j²), summed over dimensions.
 
@@ -54,6 +56,7 @@ def kl_to_prior(mean: Tensor, log_var: Tensor) -> Tensor:
     return -0.5 * (1 + log_var - mean.square() - torch.exp(log_var)).sum(-1)
 
 
+@checked
 def sample_codes(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
     """Return z = μ + σ·ε, the reparametrised sample of N(μ, σ²).
 
@@ -68,6 +71,7 @@ def sample_codes(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
     return mean + torch.exp(0.5 * log_var) * noise
 
 
+@checked
 def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     """Log-probability of independent Bernoulli variables, summed over dimensions.
 
@@ -83,6 +87,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     return (x * logits - F.softplus(logits)).sum(-1)
 
 
+@checked(kl_weight=NOT_NEGATIVE)
 def elbo(log_px: Tensor, mean: Tensor, log_var: Tensor, kl_weight: float = 1.0) -> Tensor:
     """Evidence lower bound E_q[log p(x|z)] - KL(q(z|x) ‖ p(z)) ≤ log p(x), per example.
 
@@ -98,6 +103,7 @@ def elbo(log_px: Tensor, mean: Tensor, log_var: Tensor, kl_weight: float = 1.0) 
     return log_px.mean(0) - kl_weight * kl_to_prior(mean, log_var)
 
 
+@checked
 def importance_bound(log_px: Tensor, z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """Importance-weighted bound log 1/k Σ_s p(x|z_s) p(z_s) / q(z_s|x) (Burda et al. 2016).
 
@@ -118,6 +124,7 @@ def importance_bound(log_px: Tensor, z: Tensor, mean: Tensor, log_var: Tensor) -
     return torch.logsumexp(log_ratio, 0) - math.log(z.shape[0])
 
 
+@checked
 def unlabelled_bound(bounds: Tensor, log_q: Tensor) -> Tensor:
     """M2's bound on log p(x): Σ_y q(y|x) [L(x, y) - log q(y|x)] (Kingma et al. 2014, eq. 7).
 
@@ -243,6 +250,7 @@ class VAE(nn.Module):
         return self.bound(x, noise, every, kl_weight).T - math.log(n_classes)
 
 
+@checked(kl_weight=NOT_NEGATIVE)
 def m1_loss(vae: VAE, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
     """Return the loss of a step of M1's VAE: minus the mean bound on log p(x).
 
@@ -263,6 +271,7 @@ def m1_loss(vae: VAE, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> tuple
     return loss, kl_to_prior(mean, log_var).mean()
 
 
+@checked(share=SHARE, classifier_weight=NOT_NEGATIVE, kl_weight=NOT_NEGATIVE)
 def m2_loss(
     vae: VAE,
     classifier: nn.Module,

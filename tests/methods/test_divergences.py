@@ -142,16 +142,8 @@ def test_full_gaussian_kl_is_not_negative(framework, seed, d):
 
 def test_a_covariance_that_is_none_is_refused(framework):
     bad = np.array([[1.0, 2.0], [2.0, 1.0]])
-    if framework.name == "torch":
-        import torch
-
-        error = torch.linalg.LinAlgError
-    else:
-        import tensorflow as tf
-
-        error = tf.errors.InvalidArgumentError
     parts = [framework.tensor(a) for a in (np.zeros(2), bad, np.zeros(2), np.eye(2))]
-    with pytest.raises(error):
+    with pytest.raises(ValueError, match="cov_p"):
         framework.module("divergences").full_gaussian_kl(*parts)
 
 

@@ -48,7 +48,7 @@ def run(framework, X, R, covariance_type, **options):
 def test_likelihood_never_falls(framework, covariance_type, seed, n, d, k, labelled):
     """Also with clamps, weights, and covariances that need the floor (n < d, n < k)."""
     X, R = blobs(n, d, k, seed)
-    options = {"floor": 1e-3 * X.var(), "max_iter": 8, "tol": -np.inf}
+    options = {"floor": 1e-3 * X.var(), "max_iter": 8, "tol": -1.0}
     if labelled:
         rng = np.random.default_rng(seed)
         options["mask"] = np.where(rng.random((n, k)) < 0.3, -np.inf, 0.0)
@@ -63,7 +63,7 @@ def test_likelihood_never_falls(framework, covariance_type, seed, n, d, k, label
 def test_equals_scikit_learn_from_the_same_start(framework, covariance_type, monkeypatch):
     monkeypatch.setattr(framework.module("gmm"), "BLOCK", 1000)  # several, the last not full
     X, R = blobs(1300, 4, 3, 0)
-    start, end, history, _ = run(framework, X, R, covariance_type, max_iter=20, tol=-np.inf)
+    start, end, history, _ = run(framework, X, R, covariance_type, max_iter=20, tol=-1.0)
     precision = np.linalg.inv(start[2]) if start[2].shape[-1:] == start[2].shape[-2:-1] else None
     reference = GaussianMixture(
         3, covariance_type=covariance_type, tol=0, reg_covar=0, max_iter=20,
@@ -110,7 +110,7 @@ def test_frameworks_agree(both, covariance_type):
     mask[:, 0] = 0
     options = {"mask": mask, "sample_weight": rng.uniform(0.2, 1, 1300), "floor": 1e-3}
     (_, a, ha, _), (_, b, hb, _) = (
-        run(framework, X, R, covariance_type, max_iter=25, tol=-np.inf, **options)
+        run(framework, X, R, covariance_type, max_iter=25, tol=-1.0, **options)
         for framework in both
     )
     for ours, theirs in zip(a, b, strict=True):

@@ -144,7 +144,7 @@ WORDS = {
 OWN_WORDS = {
     "_training.resolve_device", "_training.train", "_training.Updater",
     "encoder.Encoder", "encoder.load_encoder", "compression.Engine", "networks.BatchNorm",
-    "divergences.full_gaussian_kl", "gmm.log_density", "maml.meta_loss",
+    "maml.meta_loss",
     "meta_networks.check_layers", "meta_networks.expand", "meta_networks.parameters_of",
 }  # fmt: skip
 # Helpers that are traced in TensorFlow, or walk through its layers.

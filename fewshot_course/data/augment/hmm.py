@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_number
 from fewshot_course.data.augment.markov import _draw
 
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 
+@checked
 def forward(
     start: np.ndarray, transitions: np.ndarray, likelihoods: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +60,7 @@ def forward(
     return alpha, scale
 
 
+@checked
 def backward(
     transitions: np.ndarray, likelihoods: np.ndarray, mask: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
@@ -87,6 +90,7 @@ class Statistics:
     log_likelihood: float
 
 
+@checked
 def expected_counts(
     start: np.ndarray,
     transitions: np.ndarray,
@@ -116,6 +120,7 @@ def expected_counts(
     return Statistics(states[:, 0].sum(0), pairs, counts.T, log_likelihood)
 
 
+@checked
 def maximise(found: Statistics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The M step: each expected count over the sum of its row.
 

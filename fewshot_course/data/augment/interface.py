@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fewshot_course._arguments import checked
 from fewshot_course._checks import check_labels, check_number
 
 __all__ = ["Augmenter", "Compose", "Identity", "OneOf", "PerText", "check_pairs", "extend"]
@@ -29,6 +30,7 @@ class Augmenter(Protocol):
         ...
 
 
+@checked
 def check_pairs(texts: Any, labels: Any) -> tuple[list[str], np.ndarray]:
     """Return texts as a list and labels as int64 ``(n,)``.
 
@@ -132,6 +134,7 @@ class OneOf:
         return new, np.array([drawn[part][1][i] for i, part in enumerate(chosen)], dtype=np.int64)
 
 
+@checked
 def extend(
     texts: Sequence[str],
     labels: Any,

@@ -13,9 +13,12 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from types import MappingProxyType
 
+from fewshot_course._arguments import checked
+
 __all__ = ["default_synonyms", "synonym_table"]
 
 
+@checked
 def synonym_table(groups: Iterable[Iterable[str]]) -> dict[str, tuple[str, ...]]:
     """Return word → the other words of its groups.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from fewshot_course._arguments import checked
+
 __all__ = ["join_tokens", "segments", "strip_punctuation", "tokens"]
 
 _TOKEN = re.compile(r"['’]?\w+(?:['’-]\w+)*|[^\w\s]")
@@ -13,6 +15,7 @@ _NO_SPACE_BEFORE = set(".,!?;:)]}…%")
 _NO_SPACE_AFTER = set("([{")
 
 
+@checked
 def strip_punctuation(word: str) -> tuple[str, str, str]:
     """Split a word into what stands before it, the word itself, and what stands after it.
 
@@ -23,6 +26,7 @@ def strip_punctuation(word: str) -> tuple[str, str, str]:
     return word[: len(word) - len(shorter)], core, shorter[len(core) :]
 
 
+@checked
 def segments(text: str) -> list[list[str]]:
     """Cut a text into segments: runs of words up to a punctuation mark.
 
@@ -37,11 +41,13 @@ def segments(text: str) -> list[list[str]]:
     return [segment for segment in found if segment]
 
 
+@checked
 def tokens(text: str) -> list[str]:
     """Cut a text into words in lower case and punctuation marks, for models of sequences."""
     return _TOKEN.findall(text.lower())
 
 
+@checked
 def join_tokens(sequence: list[str]) -> str:
     """Write tokens as a text, without a space before a comma."""
     pieces: list[str] = []
