@@ -31,7 +31,7 @@ export TF_NUM_INTRAOP_THREADS = 1
 export TF_NUM_INTEROP_THREADS = 1
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: help book test lint unit coverage check-notebooks pairs nbval check-book check-colab colab-image \
+.PHONY: help book test lint unit coverage check-notebooks pairs nbval check-book check-colab colab-image kills \
 	notebooks install install-book clean FORCE
 .DELETE_ON_ERROR:
 
@@ -44,6 +44,7 @@ help:
 	@echo "make check-notebooks  pairs in step; nbval runs every notebook and compares every number"
 	@echo "make check-book       the book built strictly, and its pages in a browser"
 	@echo "make colab-image      install the package and run all notebooks in Colab's image (Docker)"
+	@echo "make kills            trainings, sweeps and writers killed at random moments, many times"
 	@echo "make notebooks        execute all notebooks anew (after a change; takes minutes)"
 	@echo "make install          all that a developer needs, into .venv"
 	@echo "make clean            remove built pages and caches; .venv stays"
@@ -140,8 +141,16 @@ check-colab:
 # The image is public and large; what it has changes every few weeks.
 COLAB_IMAGE ?= us-docker.pkg.dev/colab-images/public/runtime
 colab-image:
+	docker pull --quiet $(COLAB_IMAGE)
+	@# The image changes under its name; with this digest as COLAB_IMAGE a run can be repeated.
+	docker image inspect --format '{{index .RepoDigests 0}}' $(COLAB_IMAGE)
 	docker run --rm --volume "$(CURDIR)":/course --workdir /course --entrypoint make $(COLAB_IMAGE) \
 		check-colab PYTHON=python3
+
+# As many kills of each estimator, and everything else of the tests that kills.
+KILLS ?= 20
+kills: $(STAMPS)/all
+	FEWSHOT_COURSE_KILLS=$(KILLS) $(PY) -m pytest -n $(JOBS) tests -k "kill or leave_neither or end_with_the_process"
 
 # --- making -------------------------------------------------------------------------------------
 

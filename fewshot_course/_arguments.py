@@ -8,6 +8,7 @@ symbolic tensors.  What still goes wrong below is said in terms of the arguments
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import numbers
@@ -120,6 +121,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, Mapping) and all(v is not None for v in value.values()),
         "a mapping without None",
     ),
+    "facts": (lambda value: isinstance(value, Mapping), "a mapping"),
     "several": (
         lambda value: (
             isinstance(value, Iterable)
@@ -207,6 +209,8 @@ def _kinds_of(annotation: str) -> list[str] | None:
         if letter == "|" and depth == 0:
             name = annotation[start:position].strip()
             kind = _NAMES.get(name) or _GENERIC.get(name.partition("[")[0])
+            if kind == "mapping" and name.endswith("Any]"):
+                kind = "facts"
             if kind is None:
                 return None
             kinds.append(kind)
@@ -255,14 +259,16 @@ def _check_of_class(
 
     def check_class(value: Any) -> None:
         kind = names.get(annotation)  # looked up at the call: it may be defined further below
-        plain = isinstance(kind, type) and not getattr(kind, "_is_protocol", False)
-        if plain and not isinstance(value, kind):
+        if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+            return
+        if not isinstance(value, kind):
             raise TypeError(f"{name} must be of type {annotation}, got {_describe(value)}.")
 
     return check_class
 
 
 _CANNOT = "cannot take "
+_PACKAGE = "fewshot_course"
 _NOT_OF_ARGUMENTS = (AssertionError, ImportError, MemoryError, OSError, RecursionError, Warning)
 _BELOW = ("builtins", "numpy", "torch", "tensorflow", "keras", "safetensors", "scipy")
 
@@ -277,15 +283,24 @@ def _root(error: BaseException) -> BaseException:
 def _comes_from_below(error: Exception, signature: inspect.Signature) -> bool:
     """Whether an error says nothing about the arguments yet, and may be about them."""
     kind = type(error)
-    if kind.__module__.partition(".")[0] not in _BELOW or "Exhausted" in kind.__name__:
+    if kind.__module__.partition(".")[0] not in _BELOW or isinstance(error, _NOT_OF_ARGUMENTS):
         return False
-    if isinstance(error, _NOT_OF_ARGUMENTS):
-        return False
-    if "OutOfMemory" in kind.__name__ or "out of memory" in str(error):
+    if re.search("Exhausted|OutOfMemory", kind.__name__) or "out of memory" in str(error):
         return False
     if isinstance(error, TypeError | ValueError) and _root(error) is error:
-        return not any(re.search(rf"\b{name}\b", str(error)) for name in signature.parameters)
+        named = any(re.search(rf"\b{name}\b", str(error)) for name in signature.parameters)
+        return not named and not _is_own(error)
     return True
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether the course itself has raised an error, and so has said what is wrong."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def _explain(

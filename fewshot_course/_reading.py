@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,20 @@ def show(value: Any) -> str:
         return _shorten.repr(value)
     except Exception:  # a repr of somebody else's class
         return f"<{type(value).__name__}>"
+
+
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return a text with everything written out that steers a terminal or turns a line around.
+
+    That is control characters (but tab and line feed), marks and overrides of direction, and
+    the lone surrogates that stand for bytes of a file name that are no UTF-8.
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def parse_json(text: str | bytes) -> Any:

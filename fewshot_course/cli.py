@@ -26,12 +26,16 @@ from rich.markup import escape
 from rich.table import Table
 
 import fewshot_course
+from fewshot_course._reading import printable
 from fewshot_course.experiments import EXPERIMENTS
 from fewshot_course.experiments.registry import Cell, Experiment, RunOptions
 from fewshot_course.experiments.results import Result, ResultsError, ResultWriter
 from fewshot_course.frameworks import check_framework
 
 __all__ = ["app", "main"]
+
+_LONGEST = 2000
+"""Characters of an error message that are printed."""
 
 app = typer.Typer(
     name="fewshot",
@@ -57,9 +61,20 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 
 
+def _say(text: object, err: bool = False) -> None:
+    """Print a line; what came from a file or a user cannot steer the terminal."""
+    typer.echo(printable(str(text)), err=err)
+
+
+def _cell(text: object) -> str:
+    """Return what a table shows of a text."""
+    return escape(printable(str(text)))
+
+
 def _fail(message: object, code: int = 2) -> NoReturn:
-    """Print one clear line and end."""
-    typer.echo(f"Error: {' '.join(str(message).split())}", err=True)
+    """Print one clear line, cut where it is long, and end."""
+    words = " ".join(str(message).split())
+    _say(f"Error: {words if len(words) < _LONGEST else f'{words[:_LONGEST]} ...'}", err=True)
     raise typer.Exit(code)
 
 
@@ -69,7 +84,7 @@ def _one_line_errors() -> Iterator[None]:
     from fewshot_course.experiments.runner import RunError
 
     def show(message: Warning | str, *_: object) -> None:
-        typer.echo(f"Warning: {message}", err=True)
+        _say(f"Warning: {message}", err=True)
 
     with warnings.catch_warnings(), _terminated_as_interrupted():
         warnings.showwarning = show  # type: ignore[assignment]
@@ -77,7 +92,7 @@ def _one_line_errors() -> Iterator[None]:
             yield
         except (ValueError, TypeError) as error:
             _fail(error)
-        except (ResultsError, RunError) as error:
+        except (ResultsError, RunError, OSError) as error:
             _fail(error, 1)
         except KeyboardInterrupt as signalled:
             code = 143 if isinstance(signalled, _Terminated) else 130
@@ -112,7 +127,7 @@ def _root(
     ] = False,
 ) -> None:
     if version:
-        typer.echo(f"fewshot-course {fewshot_course.__version__}")
+        _say(f"fewshot-course {fewshot_course.__version__}")
         raise typer.Exit
 
 
@@ -124,15 +139,15 @@ def list_command() -> None:
     """List experiments, their methods, presets and settings, and the data sets."""
     console = _console()
     for experiment in EXPERIMENTS.values():
-        console.print(f"\n[bold]{experiment.name}[/bold]  {escape(experiment.title)}")
+        console.print(f"\n[bold]{experiment.name}[/bold]  {_cell(experiment.title)}")
         table = Table(box=None, show_header=False, pad_edge=True)
         for method, description in experiment.methods.items():
-            table.add_row("method", method, escape(description))
+            table.add_row("method", method, _cell(description))
         for preset, values in experiment.presets.items():
             changes = ", ".join(f"{k} = {v}" for k, v in values.items())
-            table.add_row("preset", preset, escape(changes or "the defaults"))
+            table.add_row("preset", preset, _cell(changes or "the defaults"))
         for f in dataclasses.fields(experiment.config):
-            table.add_row("setting", _flag(f.name), escape(_setting_help(experiment, f)))
+            table.add_row("setting", _flag(f.name), _cell(_setting_help(experiment, f)))
         console.print(table)
     console.print("\n[bold]Data sets[/bold]")
     console.print(_data_table())
@@ -145,7 +160,7 @@ def _data_table() -> Table:
     for name, info in DATASETS.items():
         origin = where(name) or "must be downloaded"
         row = (name, info.title, info.kind, f"{info.n:,}", info.licence, origin)
-        table.add_row(*map(escape, row))
+        table.add_row(*map(_cell, row))
     return table
 
 
@@ -331,7 +346,7 @@ def leaderboard(
         rows = standings(results)
         for name in dict.fromkeys(row.data for row in rows):
             _print_standings(BOARDS[name].title, [row for row in rows if row.data == name])
-        typer.echo(f"{len(results)} results in {out}")
+        _say(f"{len(results)} results in {out}")
         _end_if_failed(results)
 
 
@@ -341,7 +356,7 @@ def _print_standings(title: str, rows: Sequence[Any]) -> None:
     content = standings_table(rows, title)
     table = Table(*content.header, title=content.caption, title_justify="left")
     for row in content.rows:
-        table.add_row(*(escape(cell.replace("\n", " ")) for cell in row))
+        table.add_row(*(_cell(cell.replace("\n", " ")) for cell in row))
     _console().print(table)
 
 
@@ -386,9 +401,9 @@ def train(
         chosen = [plans[check_choice("network", name, plans)] for name in names or plans]
         folder = checkpoints or plan.parent / ".checkpoints"
         if trials is not None:
-            try_settings(chosen, trials, folder, device=device, say=typer.echo)
+            try_settings(chosen, trials, folder, device=device, say=_say)
             return
-        train_networks(chosen, out or plan.with_suffix(""), folder, device=device, say=typer.echo)
+        train_networks(chosen, out or plan.with_suffix(""), folder, device=device, say=_say)
 
 
 # ---------------------------------------------------------------------------- estimate
@@ -473,7 +488,7 @@ def _print_costs(
         table.add_row(
             cost.cell.method,
             cost.cell.framework,
-            escape(", ".join(settings)),
+            _cell(", ".join(settings)),
             steps,
             cost.a_cell.format(percent=False),
             str(cost.cells),
@@ -483,11 +498,11 @@ def _print_costs(
     _console().print(table)
     mean, low, high = total
     at_once = f", {jobs} at a time" if jobs > 1 else ""
-    typer.echo(f"all {sum(c.cells for c in costs)} runs{at_once}: {_duration(mean)} "
+    _say(f"all {sum(c.cells for c in costs)} runs{at_once}: {_duration(mean)} "
                f"[{_duration(low)}, {_duration(high)}]")  # fmt: skip
     if an_hour is not None:
         money = [price(seconds, an_hour) for seconds in total]
-        typer.echo(f"at {an_hour:g} an hour: {money[0]:.2f} [{money[1]:.2f}, {money[2]:.2f}]")
+        _say(f"at {an_hour:g} an hour: {money[0]:.2f} [{money[1]:.2f}, {money[2]:.2f}]")
 
 
 def _duration(seconds: float) -> str:
@@ -528,7 +543,7 @@ def _compute(
     _print_agreement(results)
     if out is not None:
         reused = f" ({before} of them were there before)" if before else ""
-        typer.echo(f"{len(results)} results in {out}{reused}")
+        _say(f"{len(results)} results in {out}{reused}")
     _end_if_failed(results)
 
 
@@ -604,7 +619,7 @@ def _print_table(rows: Sequence[Any]) -> None:
         cells = [*([row.data] if several_data else []), row.method, row.framework]
         cells += [str(row.settings.get(name, "")) for name in settings]
         cells += [score, difference, f"{row.seconds:.2f}", f"{row.peak_mb:.0f}"]
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(_cell, cells))
     _console().print(table)
 
 
@@ -622,9 +637,7 @@ def _print_agreement(results: Sequence[Result]) -> None:
     if pairs:
         gap, metric = max((abs(s["torch"] - s["tensorflow"]), k[-1]) for k, s in pairs.items())
         text = f"{100 * gap:.2f} points" if is_percent(metric) else f"{gap:.3g}"
-        typer.echo(
-            f"torch and tensorflow on the same seeds: at most {text} apart in {len(pairs)} pairs"
-        )
+        _say(f"torch and tensorflow on the same seeds: at most {text} apart in {len(pairs)} pairs")
 
 
 # ---------------------------------------------------------------------------- report
@@ -643,6 +656,9 @@ def report(
     encoder: Annotated[
         str, typer.Option("--encoder", help="For texts: auto, off, or a folder with a BERT.")
     ] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that are none of a report too.")
+    ] = False,
 ) -> None:
     """Compare methods on your own examples; write a page and the fitted model.
 
@@ -662,6 +678,7 @@ def report(
                 draws=draws,
                 seed=seed,
                 encoder=encoder,
+                force=force,
                 progress=lambda name: status.update(f"computing: {name}"),
             )
         except OSError as error:
@@ -669,11 +686,11 @@ def report(
     choice = done.choice
     score = done.comparison.score(choice.name).format()
     clear = "" if choice.learns else ", not clearly better than the majority class"
-    typer.echo(f"{choice.name}: {score}{clear}")
+    _say(f"{choice.name}: {score}{clear}")
     for finding in done.findings:
         if finding.level != "note":
-            typer.echo(f"- {finding.title}: {finding.text}")
-    typer.echo(f"{done.page} is the page, {done.model_path} the model")
+            _say(f"- {finding.title}: {finding.text}")
+    _say(f"{done.page} is the page, {done.model_path} the model")
 
 
 # ---------------------------------------------------------------------------- labs
@@ -686,13 +703,16 @@ def labs_build(
         list[str] | None,
         typer.Option("--topic", help="A topic, e.g. maml; may be repeated. All without it."),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace notebooks that have been changed too.")
+    ] = False,
 ) -> None:
     """Write student notebooks with gaps and solution notebooks, with nbgrader's cells.
 
     They are made from the exercise files of the course, so this works in a clone.
     """
     with _one_line_errors():
-        typer.echo(_build_labs(_checkout(), out, topic or []))
+        _say(_build_labs(_checkout(), out, topic or [], force))
 
 
 def _checkout() -> Path:
@@ -707,7 +727,7 @@ def _checkout() -> Path:
     )
 
 
-def _build_labs(root: Path, out: Path, topics: Sequence[str]) -> str:
+def _build_labs(root: Path, out: Path, topics: Sequence[str], force: bool) -> str:
     """Run the clone's own tool and return its last line.
 
     In a process of its own: the modules of a folder that happens to be around are none of ours.
@@ -720,12 +740,34 @@ def _build_labs(root: Path, out: Path, topics: Sequence[str]) -> str:
         )
     tool = str(root / "book" / "_tools" / "labs.py")
     command = [sys.executable, tool, "build", "--out", str(out)]
-    command += [f"--topic={topic}" for topic in topics]
+    command += [f"--topic={topic}" for topic in topics] + ["--force"] * force
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
     if done.returncode:
         raise ValueError(lines[-1] if lines else f"{tool} ended with {done.returncode}")
     return lines[-1]
+
+
+# ---------------------------------------------------------------------------- cache
+
+
+@app.command()
+def cache(
+    clear: Annotated[
+        list[str] | None,
+        typer.Option("--clear", help="What to delete, by its name; may be repeated."),
+    ] = None,
+) -> None:
+    """Show what the course keeps on this machine (data sets, features of texts), or delete it."""
+    from fewshot_course.data import cached, clear_cache
+
+    with _one_line_errors():
+        for name in clear or ():
+            _say(f"{clear_cache(name) / 1e6:.1f} MB of {name} deleted")
+        table = Table("name", "MB", "place")
+        for name, (size, place) in cached().items():
+            table.add_row(_cell(name), f"{size / 1e6:.1f}", _cell(place))
+        _console().print(table)
 
 
 # ---------------------------------------------------------------------------- doctor
@@ -743,16 +785,16 @@ def doctor() -> None:
     )
     table = Table("package", "version", "needed for", title="Packages", title_justify="left")
     for package in checks.packages():
-        table.add_row(package.name, package.version or "[red]missing[/red]", escape(package.what))
+        table.add_row(package.name, package.version or "[red]missing[/red]", _cell(package.what))
     console.print(table)
     table = Table("framework", "devices", title="Devices", title_justify="left")
     for framework, devices in checks.devices().items():
-        table.add_row(framework, escape(devices))
+        table.add_row(framework, _cell(devices))
     console.print(table)
     console.print("[bold]Data[/bold]")
     console.print(_data_table())
     for line in checks.advice():
-        console.print(f"- {escape(line)}")
+        console.print(f"- {_cell(line)}")
 
 
 if __name__ == "__main__":

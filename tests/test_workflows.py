@@ -70,7 +70,10 @@ def test_it_has_what_a_workflow_needs(name: str) -> None:
         for step in job["steps"]:
             assert ("run" in step) != ("uses" in step)
             assert "name" in step or "uses" in step
-            assert re.search(r"@v\d+$", step.get("uses", "@v0"))
+            # A tag can be moved to other code, a hash cannot.
+            assert re.search(r"@[0-9a-f]{40}$", step.get("uses", "@" + "0" * 40))
+            if "checkout" in step.get("uses", ""):
+                assert step["with"]["persist-credentials"] is False
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -122,6 +125,49 @@ def test_every_promised_python_is_run() -> None:
     made = {first_group(MAKE, line) for line in commands({"jobs": {"x": jobs["pythons"]}})}
     assert made == {"book", "unit"}
     assert any("CONSTRAINTS=/dev/null" in line for line in commands(read("weekly")))
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_each_hash_says_which_version_it_is(name: str) -> None:
+    text = (FOLDER / f"{name}.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: (.+)", text)
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", one) for one in used)
+
+
+def published(**event: object) -> bool:
+    """Return whether the workflow publishes after an event, by its own condition."""
+    condition = str(read("publish")["jobs"]["build"]["if"]).strip()
+    for name in sorted(re.findall(r"github(?:\.\w+)+", condition), key=len, reverse=True):
+        condition = condition.replace(name, repr(event.get(name.removeprefix("github."))))
+    condition = condition.removeprefix("${{").removesuffix("}}")
+    words = {"&&": "and", "||": "or", "\n": " "}
+    for theirs, ours in words.items():
+        condition = condition.replace(theirs, ours)
+    return bool(eval(condition, {}))
+
+
+def test_a_fork_cannot_publish() -> None:
+    """Its pull request may come from a branch called main, and change what make runs."""
+    run = "event.workflow_run."
+    own = {
+        "event_name": "workflow_run",
+        "repository": "owner/course",
+        "ref": "refs/heads/main",
+        f"{run}conclusion": "success",
+        f"{run}event": "push",
+        f"{run}head_branch": "main",
+        f"{run}head_repository.full_name": "owner/course",
+    }
+    assert published(**own)
+    assert published(event_name="workflow_dispatch", ref="refs/heads/main")
+    assert not published(event_name="workflow_dispatch", ref="refs/heads/other")
+    for name, value in (
+        ("event", "pull_request"),
+        ("head_branch", "other"),
+        ("conclusion", "failure"),
+        ("head_repository.full_name", "somebody/course"),
+    ):
+        assert not published(**own | {run + name: value})
 
 
 def test_only_what_was_tested_is_published() -> None:

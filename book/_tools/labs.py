@@ -343,21 +343,22 @@ def _squeeze(text: str) -> str:
 # --- commands -----------------------------------------------------------------------------------
 
 
-def build(root: Path, out: Path, topics: Sequence[str] = ()) -> list[Path]:
+def build(root: Path, out: Path, topics: Sequence[str] = (), *, force: bool = False) -> list[Path]:
     """Write the notebooks of the labs (all, or those of some topics) below ``out``.
 
     Args:
         root: the checkout.
-        out: folder for ``release/``, ``source/`` and a README; files of the same name are
-            overwritten.
+        out: folder for ``release/``, ``source/`` and a README.
         topics: names of topics or labs: ``maml``, ``pseudo_labels``, ``pseudo_labels/gmm``.
+        force: whether to replace files that hold something else than would be written, such as
+            a notebook that an instructor has edited.
 
     Returns:
         The files written.
 
     Raises:
-        LabError: A topic is not known, or a student's notebook would show a solution.  Then
-            nothing is written.
+        LabError: A topic is not known, a student's notebook would show a solution, or a file
+            there has been changed.  Then nothing is written.
     """
     texts = {out / "README.md": README}
     for lab in select(find_labs(root), topics):
@@ -370,6 +371,17 @@ def build(root: Path, out: Path, topics: Sequence[str] = ()) -> list[Path]:
             solution = lab_notebook(lab, framework, solved=True, root=root)
             texts[out / "release" / name] = nbformat.writes(student) + "\n"
             texts[out / "source" / name] = nbformat.writes(solution) + "\n"
+    changed = [
+        path
+        for path, text in texts.items()
+        if not force and path.exists() and path.read_text(encoding="utf-8") != text
+    ]
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise LabError(
+            f"{changed[0]}{more} would be replaced, but was edited or made by another version: "
+            f"choose another --out, or say --force"
+        )
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -440,6 +452,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("labs"))
     parser.add_argument("--topic", action="append", default=[])
+    parser.add_argument("--force", action="store_true")
     options = parser.parse_args(arguments)
     if options.action == "measure":
         measure(ROOT, options.names)
@@ -447,7 +460,7 @@ def main(arguments: list[str] | None = None) -> int:
         measure_one(ROOT, *options.names)
     else:
         try:
-            written = build(ROOT, options.out, options.topic)
+            written = build(ROOT, options.out, options.topic, force=options.force)
         except LabError as error:
             print(error, file=sys.stderr)
             return 1

@@ -10,6 +10,7 @@ import warnings
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
@@ -27,6 +28,9 @@ from fewshot_course._reading import check_array
 from fewshot_course.both.estimator import CourseClassifier, check_answer
 from fewshot_course.both.pseudo_labels import check_classes, class_index, warn_without_unlabelled
 from fewshot_course.both.training import Run
+
+_ROWS = 4096
+"""Examples that are labelled at a time."""
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 CONTRADICTION = 0.25
@@ -124,13 +128,18 @@ def seeded_start(
         ``(n, C·each)``; the components of class c are ``c·each`` to ``(c+1)·each - 1``.
     """
     means = np.stack([X[labels == c].mean(axis=0) for c in range(n_classes)])
-    distances = (means**2).sum(axis=1) - 2 * X @ means.T  # but for |x|², the same for all classes
-    assigned = np.where(labels == UNLABELLED, distances.argmin(axis=1), labels)
+    squares, assigned = (means**2).sum(axis=1), labels.copy()
+    unknown = np.flatnonzero(labels == UNLABELLED)
+    for start in range(0, len(unknown), _ROWS):
+        rows = unknown[start : start + _ROWS]
+        # But for |x|², which is the same for all classes.
+        assigned[rows] = (squares - 2 * X[rows] @ means.T).argmin(axis=1)
     component = assigned * each
     for c in range(n_classes if each > 1 else 0):
         members = np.flatnonzero(assigned == c)
         component[members] += _clusters(X[members], each, seed)
-    responsibilities: np.ndarray = np.eye(n_classes * each)[component]
+    responsibilities = np.zeros((len(X), n_classes * each))
+    responsibilities[np.arange(len(X)), component] = 1
     return responsibilities
 
 
@@ -327,16 +336,23 @@ class GMMPseudoLabeler(CourseClassifier):
                 _normalised(self._apply(X[known])).T @ np.eye(len(self.classes_))[labels[known]]
             )
             self.component_class_ = match_components(counts, self.matching)
-        proba = self._class_proba(X)
-        predicted = proba.argmax(axis=1)
+        # In blocks: with many classes the probabilities of all examples are the largest array.
+        blocks = (X[start : start + _ROWS] for start in range(0, len(X), _ROWS))
+        best = [(p.argmax(axis=1), p.max(axis=1)) for p in map(self._class_proba, blocks)]
+        predicted, highest = (np.concatenate(part) for part in zip(*best, strict=True))
         self.label_contradiction_ = float((predicted != labels)[known].mean())
         self.pseudo_labels_ = self.classes_[np.where(known, labels, predicted)]
-        self.confidence_ = np.where(known, 1.0, proba.max(axis=1))
+        self.confidence_ = np.where(known, 1.0, highest)
 
     def _class_proba(self, X: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # infinite values are looked for in the next line
             proba = check_answer(_normalised(self._apply(X)))
-        return np.minimum(proba @ np.eye(len(self.classes_))[self.component_class_], 1.0)
+        components = np.arange(len(self.component_class_))
+        ones = np.ones(len(components))
+        of_class = sparse.csr_array(
+            (ones, (components, self.component_class_)), (len(components), len(self.classes_))
+        )
+        return np.minimum(proba @ of_class, 1.0)
 
     def _warn_about(self, floor: float) -> None:
         if not self.converged_:

@@ -7,7 +7,7 @@ The maths (inner updates, meta-gradients) stands in ``torch/maml.py`` and ``tf/m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -264,6 +264,8 @@ class MetaEstimator(Storable):
         check_number("lr", self.lr, low=0, low_open=True)
         if self.clip is not None:
             check_number("clip", self.clip, low=0, low_open=True)
+        if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str):
+            raise TypeError(f"hidden must be a tuple of widths, got {self.hidden!r:.60}.")
         for index, width in enumerate(self.hidden):
             check_number(f"hidden[{index}]", width, low=1, integer=True)
         check_number("channels", self.channels, low=1, integer=True)

@@ -1,6 +1,6 @@
 """What is learned from: data sets, splits and episodes; NumPy only."""
 
-from fewshot_course.data._files import DataError
+from fewshot_course.data._files import DataError, cached, clear_cache
 from fewshot_course.data.episodes import Episodes, EpisodeSampler
 from fewshot_course.data.images import frame_digits, resize_images, rotate_images
 from fewshot_course.data.omniglot import character_parts, quarter_turns
@@ -19,7 +19,9 @@ __all__ = [
     "Episodes",
     "SinusoidSampler",
     "Split",
+    "cached",
     "character_parts",
+    "clear_cache",
     "few_shot_split",
     "frame_digits",
     "load_csv",

@@ -25,6 +25,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fewshot_course._arguments import checked
+from fewshot_course._checks import check_choice
+
 DATA_VARIABLE = "FEWSHOT_COURSE_DATA"
 CACHE_VARIABLE = "FEWSHOT_COURSE_CACHE"
 
@@ -69,6 +72,43 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen).expanduser()
     return Path(_pooch().os_cache("fewshot_course"))
+
+
+def cached() -> dict[str, tuple[int, Path]]:
+    """Return what lies in the user's cache folder: name → bytes and place, sorted by name."""
+    folder = cache_folder()
+    if not folder.is_dir():
+        return {}
+    return {
+        place.name: (sum(part.stat().st_size for part in _files_in(place)), place)
+        for place in sorted(folder.iterdir())
+    }
+
+
+@checked
+def clear_cache(name: str) -> int:
+    """Delete one entry of the user's cache folder; return how many bytes it held.
+
+    Args:
+        name: a key of :func:`cached`.
+
+    Raises:
+        ValueError: if there is no such entry.
+    """
+    there = cached()
+    check_choice("name", name, there)
+    size, place = there[name]
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
+    return size
+
+
+def _files_in(place: Path) -> list[Path]:
+    if place.is_symlink() or not place.is_dir():
+        return [place] if place.is_file() else []
+    return [part for part in place.rglob("*") if part.is_file() and not part.is_symlink()]
 
 
 def _pooch() -> ModuleType:

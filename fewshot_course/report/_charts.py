@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
+
+from fewshot_course.report._parts import escape
 
 WIDTH = 360
 COLOURS = 7

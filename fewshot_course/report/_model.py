@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import sparse
 
 from fewshot_course import __version__
 from fewshot_course._checks import (
@@ -146,9 +147,9 @@ class Words:
         self.weights.fit(X)
         return self
 
-    def __call__(self, X: Sequence[str]) -> np.ndarray:
-        """Return ``(n, words)`` float64; a text of unknown words only is all 0."""
-        return self.weights.transform(X).toarray()
+    def __call__(self, X: Sequence[str]) -> Any:
+        """Return ``(n, words)`` float64, sparse; a text of unknown words only is all 0."""
+        return sparse.csr_array(self.weights.transform(X))
 
     def state(self) -> tuple[Arrays, Facts]:
         """Return the weights, and the words in their order."""
@@ -214,7 +215,7 @@ class Majority:
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return class indices ``(n,)``."""
-        return np.full(len(X), self.label, dtype=np.int64)
+        return np.full(X.shape[0], self.label, dtype=np.int64)
 
     def state(self) -> tuple[Arrays, Facts]:
         """Return the class."""
@@ -234,10 +235,11 @@ class NearestMean:
     means: np.ndarray
     labels: np.ndarray
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> NearestMean:
+    def fit(self, X: Any, y: np.ndarray) -> NearestMean:
         """Average each class."""
         self.labels = np.unique(y)
-        self.means = np.stack([X[y == label].mean(axis=0) for label in self.labels])
+        means = [X[y == label].mean(axis=0) for label in self.labels]
+        self.means = np.stack([np.asarray(mean).ravel() for mean in means])  # of sparse rows too
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -261,11 +263,11 @@ class NearestMean:
 class Neighbours:
     """The commonest class of the 3 nearest examples; of 1, while a class has fewer than 3."""
 
-    X: np.ndarray
+    X: Any  # rows of numbers, dense or sparse
     y: np.ndarray
     k: int
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Neighbours:
+    def fit(self, X: Any, y: np.ndarray) -> Neighbours:
         """Keep the examples."""
         counts = np.bincount(y)
         self.X, self.y, self.k = X, y, 3 if counts[counts > 0].min() >= 3 else 1
@@ -278,17 +280,24 @@ class Neighbours:
 
     def state(self) -> tuple[Arrays, Facts]:
         """Return the examples."""
-        return {"X": self.X, "y": self.y}, {"k": self.k}
+        if not sparse.issparse(self.X):
+            return {"X": self.X, "y": self.y}, {"k": self.k}
+        X = sparse.csr_array(self.X)
+        parts = {"data": X.data, "indices": X.indices, "indptr": X.indptr}
+        return parts | {"y": self.y}, {"k": self.k, "width": X.shape[1]}
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray], facts: Facts) -> Neighbours:
         """Return the same head."""
         head = cls()
-        head.X, head.y = arrays["X"], arrays["y"]
-        check_array("X", head.X, "f", (None, None))
-        check_array("y", head.y, "i", (len(head.X),))
+        head.y = arrays["y"]
         check_labels("y", head.y)
-        head.k = check_number("k", facts["k"], low=1, high=len(head.X), integer=True)
+        n = len(head.y)
+        check_array("y", head.y, "i", (n,))
+        head.X = arrays["X"] if "X" in arrays else _sparse_rows(arrays, n, facts["width"])
+        if "X" in arrays:
+            check_array("X", head.X, "f", (n, None))
+        head.k = check_number("k", facts["k"], low=1, high=n, integer=True)
         return head
 
 
@@ -546,12 +555,28 @@ def _class(framework: str, name: str) -> Any:
     return getattr(framework_module(framework), name)
 
 
-def _nearest(X: np.ndarray, points: np.ndarray, k: int) -> np.ndarray:
+def _sparse_rows(arrays: Mapping[str, np.ndarray], n: int, width: Any) -> Any:
+    """Return sparse rows from their parts, which must fit together."""
+    data, indices, ends = (arrays[name] for name in ("data", "indices", "indptr"))
+    check_number("width", width, low=1, high=2**31 - 1, integer=True)
+    check_array("data", data, "f", (None,))
+    check_array("indices", indices, "i", data.shape)
+    check_array("indptr", ends, "i", (n + 1,))
+    rising = ends[0] == 0 and ends[-1] == len(data) and (np.diff(ends) >= 0).all()
+    if not rising or (len(indices) and not 0 <= indices.min() <= indices.max() < width):
+        raise ValueError("indices and indptr are not those of sparse rows")
+    return sparse.csr_array((data, indices, ends), shape=(n, width))
+
+
+def _nearest(X: Any, points: Any, k: int) -> np.ndarray:
     """Return the indices of the k nearest points of each row, the nearest first, ``(n, k)``."""
-    squares = np.square(points).sum(axis=1)
+    squares = np.asarray((points * points).sum(axis=1)).ravel()
     blocks = []
-    for start in range(0, len(X), _BLOCK):
+    for start in range(0, X.shape[0], _BLOCK):
+        products = X[start : start + _BLOCK] @ points.T
+        if sparse.issparse(products):
+            products = products.toarray()
         # The row's own square is the same for all points.
-        distances = squares - 2 * X[start : start + _BLOCK] @ points.T
+        distances = squares - 2 * products
         blocks.append(np.argsort(distances, axis=1, kind="stable")[:, :k])
     return np.concatenate(blocks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from html import escape
 
 import numpy as np
 
@@ -11,11 +10,14 @@ import fewshot_course
 from fewshot_course.report._compare import HELD_OUT
 from fewshot_course.report._methods import MAJORITY
 from fewshot_course.report._model import Encoded, Model
-from fewshot_course.report._parts import Content, cut, percent, points, scroll, strip
+from fewshot_course.report._parts import Content, cut, escape, percent, points, scroll, strip
 from fewshot_course.report._read import Examples
 from fewshot_course.report._show_data import data, findings
 from fewshot_course.report._show_scores import comparison, errors, why
 from fewshot_course.report._style import STYLE
+
+GENERATOR = "fewshot-course report"
+"""Stands in the head of a page, by which a page is recognised as one of ours."""
 
 
 def render(content: Content) -> str:
@@ -36,6 +38,7 @@ def render(content: Content) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{safety}">\n'
+        f'<meta name="generator" content="{GENERATOR}">\n'
         f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
         + "\n".join(sections)

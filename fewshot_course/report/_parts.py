@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fewshot_course._reading import printable
 from fewshot_course.evaluation import Difference, Interval
 from fewshot_course.report._compare import Choice, Comparison
 from fewshot_course.report._findings import Finding
@@ -18,6 +20,11 @@ from fewshot_course.report._model import Model
 from fewshot_course.report._read import Examples
 
 MOST_CLASSES = 12
+
+
+def escape(text: str) -> str:
+    """Return a text as HTML that shows it: markup, controls and turned lines are written out."""
+    return html.escape(printable(text))
 
 
 @dataclass(frozen=True, eq=False)

@@ -136,6 +136,14 @@ def _encode(words: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _check_classes(examples: Examples) -> None:
     name, counts = examples.source.name, examples.counts
+    for word in examples.class_names:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{name} has the class {word!r}, which holds half a character or bytes that are no "
+                f"UTF-8; no file could keep its name. Give it another one."
+            ) from None
     if len(examples.known) == 0:
         raise ValueError(f"{name} has no labelled example.")
     if len(counts) < 2:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
 from fewshot_course.report._findings import Finding
-from fewshot_course.report._parts import MOST_CLASSES, cut, scroll, some, strip
+from fewshot_course.report._parts import MOST_CLASSES, cut, escape, scroll, some, strip
 from fewshot_course.report._read import Examples
 
 _LEVELS = {"fix": "Repair first", "care": "Keep in mind", "note": "Note"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from fewshot_course.report._parts import (
     MOST_CLASSES,
     Content,
     cut,
+    escape,
     lines,
     points,
     scroll,

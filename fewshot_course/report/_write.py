@@ -15,10 +15,11 @@ from fewshot_course.report._compare import Choice, Comparison, choose, compare, 
 from fewshot_course.report._copies import Copies, find_copies
 from fewshot_course.report._findings import Finding, find
 from fewshot_course.report._methods import methods_for
-from fewshot_course.report._model import EXTRAS, Model, readable_mode
-from fewshot_course.report._page import render
+from fewshot_course.report._model import EXTRAS, FORMAT, Model, readable_mode
+from fewshot_course.report._page import GENERATOR, render
 from fewshot_course.report._parts import Content
 from fewshot_course.report._read import Examples, read_examples
+from fewshot_course.weights import load_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ def write_report(
     draws: int = 10,
     seed: int = 0,
     encoder: str = "auto",
+    force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Compare the methods that fit on a user's examples, and write page and model.
@@ -63,25 +65,30 @@ def write_report(
     Args:
         path: a .csv file, an .npz file or a folder of images; see :func:`read_examples`.
         out: the page to write, ending in ``.html``; the model gets the same name with the
-            ending ``.safetensors``.  Both are replaced whole; where anything goes wrong before,
-            neither is touched.
+            ending ``.safetensors``.  A page and a model of a report are replaced whole; where
+            anything goes wrong before, neither is touched.
         framework: "torch" or "tensorflow" ("tf"), for the encoder of texts and for the methods
             that use unlabelled examples.
         draws: how often the examples are split anew, >= 3; slow methods get at most 5.
         seed: of the splits, >= 0.
         encoder: for texts: "auto" (minilm, if its files are at hand; nothing is downloaded),
             "off", or a folder with a BERT in Hugging Face's format.
+        force: whether to replace files of these names that are none of a report too.
         progress: called with the name of each method when its turn comes.
 
     Raises:
         FileNotFoundError: if there is nothing at ``path``, or no folder for ``out``.
-        ValueError: for data that cannot be used, or an argument out of range.
+        ValueError: for data that cannot be used, an argument out of range, or a file that would
+            be replaced though it is none of a report.
     """
     framework = check_choice("framework", framework, [*EXTRAS, "tf"])
     framework = "tensorflow" if framework == "tf" else framework
     check_number("draws", draws, low=3, high=1000, integer=True)
     check_number("seed", seed, low=0, integer=True)
     page = _check_out(Path(out))
+    model_path = page.with_suffix(".safetensors")
+    if not force:
+        _check_ours(page, model_path)
     examples = read_examples(path)
     if encoder not in ("auto", "off") and not Path(encoder).is_dir():
         raise ValueError(f"encoder={encoder!r} must be 'auto', 'off' or a folder with a BERT.")
@@ -97,7 +104,6 @@ def write_report(
     index = np.arange(len(examples.y)) if method.unlabelled else examples.known
     labels = _agreed_labels(examples, copies)
     model.fit(examples.take(index), labels[index])
-    model_path = page.with_suffix(".safetensors")
     content = Content(
         examples, comparison, choice, findings, left_out, model, model_path, seed, draws
     )
@@ -123,6 +129,29 @@ def _check_out(out: Path) -> Path:
     if not out.parent.is_dir():
         raise FileNotFoundError(f"the folder {str(out.parent)!r} does not exist; make it first.")
     return out
+
+
+def _check_ours(page: Path, model: Path) -> None:
+    """Raise if a file that would be replaced is no page or model of a report."""
+    is_ours = {page: _is_page, model: _is_model}
+    for path, ours in is_ours.items():
+        if path.exists() and not ours(path):
+            raise ValueError(
+                f"{str(path)!r} would be replaced, and it is no {path.suffix[1:]} file of a "
+                f"report: choose another --out, or say --force (force=True)."
+            )
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(4096)
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        return bool(load_arrays(path)[1].get("format") == FORMAT)
+    except (OSError, ValueError):
+        return False
 
 
 def _write_text(path: Path, text: str, before: Callable[[], object]) -> None:

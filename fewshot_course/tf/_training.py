@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fewshot_course._reading import show
 from fewshot_course.both.estimator import Storable, check_answer, networks_in
 from fewshot_course.both.training import (
     Resumable,
@@ -54,10 +56,11 @@ def resolve_device(device: str) -> str:
     name = device.lower().replace("cuda", "gpu")
     kind, _, index = name.partition(":")
     at_hand = len(tf.config.list_physical_devices(kind.upper()))
-    if kind not in ("cpu", "gpu") or not (index or "0").isdigit() or int(index or 0) >= at_hand:
+    numbered = re.fullmatch("[0-9]{0,4}", index) is not None
+    if kind not in ("cpu", "gpu") or not numbered or int(index or 0) >= at_hand:
         raise ValueError(
-            f"device={device!r} cannot be used here: TensorFlow sees {at_hand} device(s) of that "
-            f"kind."
+            f"device={show(device)} cannot be used here: TensorFlow sees {at_hand} device(s) of "
+            f"that kind."
         )
     return "cpu" if kind == "cpu" else name
 

@@ -302,9 +302,9 @@ def _zero_squares(means: tf.Tensor, covariance_type: str) -> tf.Tensor:
 
 
 def _block_rows(means: tf.Tensor, covariance_type: str) -> tf.Tensor:
-    """Return how many rows make ``BLOCK`` numbers: K·d a row if full, else d."""
+    """Return how many rows make ``BLOCK`` numbers: K·d a row if full, else K or d."""
     k, d = tf.unstack(tf.shape(means))
-    return tf.maximum(64, BLOCK // (k * d if covariance_type == "full" else d))
+    return tf.maximum(64, BLOCK // (k * d if covariance_type == "full" else tf.maximum(k, d)))
 
 
 @checked(covariance_type=COVARIANCE_TYPES, floor=NOT_NEGATIVE, max_iter=COUNT)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewshot_course._reading import show
 from fewshot_course.both.estimator import Storable, check_answer, networks_in
 from fewshot_course.both.training import (
     Resumable,
@@ -51,7 +52,7 @@ def resolve_device(device: str) -> str:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device={device!r} cannot be used here: {reason}") from None
+        raise ValueError(f"device={show(device)} cannot be used here: {reason[:200]}") from None
     return "cpu" if torch.device(device).type == "cpu" else device
 
 

@@ -263,9 +263,9 @@ def em_step(
 
 
 def _block_rows(means: Tensor, covariance_type: str) -> int:
-    """Return how many rows make ``BLOCK`` numbers: K·d a row if full, else d."""
+    """Return how many rows make ``BLOCK`` numbers: K·d a row if full, else K or d."""
     k, d = means.shape
-    return max(64, BLOCK // (k * d if covariance_type == "full" else d))
+    return max(64, BLOCK // (k * d if covariance_type == "full" else max(k, d)))
 
 
 @checked(covariance_type=COVARIANCE_TYPES, floor=NOT_NEGATIVE, max_iter=COUNT)

@@ -268,3 +268,43 @@ def test_bad_input_is_named():
         leaks.check_no_near_duplicates(np.zeros((3, 2)), np.ones((1, 2)))
     with pytest.raises(ValueError, match="X_test has examples of shape"):
         leaks.check_no_near_duplicates(X, Q[:, :2])
+
+
+def checks_of_a_pipeline(predict, X, y, Q, labels):
+    """Return every check that looks at examples, ready to be called."""
+    return {
+        "one query at a time": lambda: leaks.check_one_query_at_a_time(predict, X, y, Q),
+        "order": lambda: leaks.check_query_order(predict, X, y, Q, 0),
+        "names": lambda: leaks.check_label_names(predict, X, y, Q, 0),
+        "test labels": lambda: leaks.check_test_labels_unused(
+            lambda a, b, c, d: predict(a, b, c), X, y, Q, labels, 0
+        ),
+        "chance": lambda: leaks.check_chance_level(lambda a, b, rng: 0.0, X, y, 0),
+        "near duplicates": lambda: leaks.check_no_near_duplicates(X, Q),
+    }
+
+
+@pytest.mark.parametrize("where", ["training", "queries"])
+def test_no_check_passes_what_it_cannot_see(where):
+    """One NaN in the data made a planted leaker "no leak"."""
+    X, y, Q, labels = (np.array(part) for part in task(0))
+    (X if where == "training" else Q)[0, 0] = np.nan
+    checks = checks_of_a_pipeline(query_statistics, X, y, Q, labels)
+    if where == "queries":
+        del checks["chance"]  # it has no queries
+    for check in checks.values():
+        with pytest.raises(ValueError, match=r"X.* NaN or infinite"):
+            check()
+
+
+def test_predictions_that_are_no_number_are_no_evidence():
+    X, y, Q, _ = task(0)
+    with pytest.raises(ValueError, match="predicts NaN"):
+        leaks.check_one_query_at_a_time(lambda a, b, c: np.full(len(c), np.nan), X, y, Q)
+
+
+def test_texts_can_be_checked_too():
+    texts, y = ["a", "b", "c", "d"], np.array([0, 1, 0, 1])
+    leaks.check_query_order(lambda a, b, c: [len(text) % 2 for text in c], texts, y, texts, 0)
+    with pytest.raises(TypeError, match="X_query must hold numbers or texts"):
+        leaks.check_query_order(lambda a, b, c: c, texts, y, [object(), None], 0)

@@ -229,6 +229,19 @@ def test_a_small_course_gives_both_notebooks(clone: Path, tmp_path: Path) -> Non
     assert {path: path.read_bytes() for path in labs.build(clone, out)} == again
 
 
+def test_a_notebook_that_was_edited_is_kept(clone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    labs.build(clone, out)
+    edited = out / "release/demo-numpy/demo-numpy.ipynb"
+    edited.write_text("an instructor's own words", encoding="utf-8")
+    (out / "README.md").write_text("notes", encoding="utf-8")
+    with pytest.raises(labs.LabError, match=r"README\.md and 1 more would be replaced"):
+        labs.build(clone, out)
+    assert edited.read_text(encoding="utf-8") == "an instructor's own words"
+    labs.build(clone, out, force=True)
+    assert "cells" in edited.read_text(encoding="utf-8")
+
+
 LEAKS = {
     "in the hint": ("Hint: Add it to itself.", "Hint: Write `twice_as_much = x + x`."),
     "in the task, other spaces": ("Return $2x$.", "Return $2x$: twice_as_much=x+x."),

@@ -170,7 +170,7 @@ def test_frameworks_are_compared(monkeypatch):
         for r in run_cells(TOY.cell("plain", "numpy", s) for s in range(3))
     ]
     shown = []
-    monkeypatch.setattr(cli.typer, "echo", shown.append)
+    monkeypatch.setattr(cli.typer, "echo", lambda line, err=False: shown.append(line))
     cli._print_agreement(results)
     assert shown == ["torch and tensorflow on the same seeds: at most 0.40 points apart in 3 pairs"]
 
@@ -255,3 +255,22 @@ def test_it_starts_fast():
     before = os.times().children_user
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert os.times().children_user - before < 2.0  # CPU seconds: load does not matter
+
+
+def test_the_cache_is_shown_and_cleared_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEWSHOT_COURSE_CACHE", str(tmp_path))
+    (tmp_path / "minilm").mkdir()
+    (tmp_path / "minilm" / "model").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "features.sqlite").write_bytes(b"x" * 500_000)
+    (tmp_path / "link").symlink_to(tmp_path.parent)
+    shown = fewshot("cache")
+    assert shown.exit_code == 0
+    assert "2.0" in shown.stdout
+    assert "features.sqlite" in shown.stdout
+    done = fewshot("cache", "--clear", "minilm", "--clear", "link")
+    assert "2.0 MB of minilm deleted" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.sqlite"]
+    assert tmp_path.parent.is_dir()  # what a link leads to is not ours
+    refused = fewshot("cache", "--clear", "../x")
+    assert refused.exit_code == 2
+    assert "features.sqlite" in refused.output

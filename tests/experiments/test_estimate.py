@@ -87,6 +87,22 @@ def test_a_straight_line_is_found_from_two_points():
             extrapolate(few, more, counts, 10)
 
 
+def test_no_run_takes_less_than_no_time():
+    """A busy machine made the longer run the faster one: half of the rows had negative seconds."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        few, more = rng.uniform(1, 3, size=(2, 3))
+        a_step, whole = extrapolate(few, more, (5, 25), 1000)
+        assert 0 <= a_step.low <= a_step.mean <= a_step.high
+        assert 0 <= whole.low <= whole.mean <= whole.high
+        assert whole.mean >= few.mean()  # more steps do not make a run shorter
+    with pytest.raises(ValueError, match="steps must be at least"):
+        extrapolate([1, 1], [2, 2], (5, 25), 10)
+    with pytest.raises(ValueError, match="seconds ≥ 0"):
+        extrapolate([-1, 1], [2, 2], (5, 25), 30)
+    assert total([]) == (0.0, 0.0, 0.0)
+
+
 def test_few_steps_tell_the_whole(clock):
     (cost,) = estimate_costs(cells(), options=RunOptions(threads=1))
     assert cost.a_step.mean == pytest.approx(A_STEP)

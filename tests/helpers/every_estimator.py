@@ -25,6 +25,8 @@ Fit = Callable[..., Any]
 def fits(framework: str, bert: Any) -> dict[str, tuple[Fit, Any]]:
     """Name → function that fits with further keywords, and what the result predicts.
 
+    Its attribute ``parts`` is a function that returns the unfitted estimator and its data.
+
     Args:
         framework: "torch" or "tensorflow".
         bert: folder of a small text encoder.
@@ -37,13 +39,17 @@ def fits(framework: str, bert: Any) -> dict[str, tuple[Fit, Any]]:
         def fit(**options: Any) -> Any:
             return getattr(package, name)(**settings).fit(*data, device="cpu", **options)
 
+        fit.parts = lambda: (getattr(package, name)(**settings), data)  # type: ignore[attr-defined]
         return fit
 
     def compressed(name: str, teacher: Fit, *data: Any, **settings: Any) -> Fit:
         def fit(**options: Any) -> Any:
-            model = getattr(package, name)(teacher(), random_state=0, **settings)
-            return model.fit(*data, device="cpu", **options)
+            return build().fit(*data, device="cpu", **options)
 
+        def build() -> Any:
+            return getattr(package, name)(teacher(), random_state=0, **settings)
+
+        fit.parts = lambda: (build(), data)  # type: ignore[attr-defined]
         return fit
 
     images = of("ImageClassifier", IMAGES, Y[:24], channels=4, **PLAIN)

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from typer.testing import CliRunner
 from fewshot_course import cli
 from fewshot_course.report import load_model, write_report
 from fewshot_course.report._findings import wilson
+from fewshot_course.report._page import GENERATOR
+from fewshot_course.weights import save_arrays
 
 KINDS = {
     "texts": lambda folder: own_data.text_csv(folder, 6),
@@ -239,7 +242,8 @@ def test_errors_are_one_line_and_leave_nothing_behind(tmp_path, monkeypatch, arg
 
 def test_a_failure_at_the_end_leaves_the_old_page(tmp_path, monkeypatch):
     source, out = own_data.vector_csv(tmp_path), tmp_path / "r.html"
-    out.write_text("the old page")
+    old = f'<meta name="generator" content="{GENERATOR}">the old page'
+    out.write_text(old)
     before = sorted(tmp_path.iterdir())
 
     def full(*_):
@@ -249,5 +253,53 @@ def test_a_failure_at_the_end_leaves_the_old_page(tmp_path, monkeypatch):
     done = fewshot(source, "--out", out, "--draws", 3)
     assert done.exit_code == 2
     assert "No space left" in done.output
-    assert out.read_text() == "the old page"
+    assert out.read_text() == old
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_files_of_others_are_not_replaced(tmp_path):
+    source, out = own_data.vector_csv(tmp_path), tmp_path / "q.html"
+    other = tmp_path / "q.safetensors"
+    save_arrays(other, {"a": np.ones(3)}, {"format": "somebody else's"})
+    before = other.read_bytes()
+    done = fewshot(source, "--out", out, "--draws", 3)
+    assert done.exit_code == 2
+    assert "q.safetensors' would be replaced" in done.output
+    assert other.read_bytes() == before
+    assert not out.exists()
+    other.unlink()
+    out.write_text("<p>my own notes</p>")
+    assert "q.html' would be replaced" in fewshot(source, "--out", out, "--draws", 3).output
+    assert out.read_text() == "<p>my own notes</p>"
+    assert fewshot(source, "--out", out, "--draws", 3, "--force").exit_code == 0
+    assert fewshot(source, "--out", out, "--draws", 3).exit_code == 0  # our own, this time
+
+
+@pytest.mark.parametrize("label", ["\u202eevil", "bell\x07", "red\x1b[31m", "half \udc80"])
+def test_labels_that_steer_are_written_out(tmp_path, label):
+    """In the terminal and on the page: escape sequences, turned lines, halves of characters."""
+    X = np.random.default_rng(0).normal(size=(16, 4))
+    y = np.array([label, "plain"] * 8)
+    X[:, 0] += 3 * (y == "plain")
+    np.savez(tmp_path / "data.npz", X=X, y=y)
+    out = tmp_path / "r.html"
+    done = fewshot(tmp_path / "data.npz", "--out", out, "--draws", 3)
+    steering = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\ud800-\udfff]")
+    assert not steering.search(done.output)
+    if "\udc80" in label:
+        assert done.exit_code == 2
+        assert "half a character" in done.output
+        assert not out.exists()
+        return
+    assert done.exit_code == 0, done.output
+    page = out.read_text(encoding="utf-8")
+    assert not steering.search(page)
+    assert ascii(label)[1:-1] in page
+
+
+def test_a_file_name_that_is_no_utf8_ends_nothing(tmp_path):
+    folder = own_data.image_folder(tmp_path)
+    picture = next(folder.rglob("*.png"))
+    picture.rename(os.fsdecode(os.fsencode(picture.parent) + b"/caf\xe9.png"))
+    done = fewshot(folder, "--out", tmp_path / "r.html", "--draws", 3)
+    assert done.exit_code == 0, done.output
