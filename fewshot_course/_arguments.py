@@ -15,7 +15,7 @@ import numbers
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -61,6 +61,14 @@ NOT_NEGATIVE = Range(low=0)
 SHARE = Range(low=0, high=1)
 BELOW_ONE = Range(low=0, high=1, high_open=True)
 COUNT = Range(low=1)
+
+
+@overload
+def checked(function: F, /) -> F: ...
+
+
+@overload
+def checked(**rules: Range | Iterable[str]) -> Callable[[F], F]: ...
 
 
 def checked(function: F | None = None, /, **rules: Range | Iterable[str]) -> Any:

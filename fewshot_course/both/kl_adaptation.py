@@ -204,6 +204,8 @@ class KLAdapter(Adapter):
             ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
         latent_dim: size of a code.
         estimator: of the KL, "moments" or "mixture", see ``two_way_kl``.
+        leave_one_out: of "mixture": leave a code's own component out.  Here to be seen failing:
+            the loss has no lower bound then, and more steps ruin the classifier.
         weight: of KL(target‖source), ≥ 0.  0 with ``reverse_weight=0`` trains on the source only.
         reverse_weight: of KL(source‖target), ≥ 0.
         warmup: part of the steps over which both weights rise, in [0, 1].
@@ -228,6 +230,7 @@ class KLAdapter(Adapter):
         network: str | Callable[[], Any] | None = None,
         latent_dim: int = 32,
         estimator: str = "moments",
+        leave_one_out: bool = False,
         weight: float = 0.05,
         reverse_weight: float = 0.05,
         warmup: float = 0.5,
@@ -243,6 +246,7 @@ class KLAdapter(Adapter):
         self.network = network
         self.latent_dim = latent_dim
         self.estimator = estimator
+        self.leave_one_out = leave_one_out
         self.weight = weight
         self.reverse_weight = reverse_weight
         self.warmup = warmup
@@ -258,6 +262,8 @@ class KLAdapter(Adapter):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_choice("estimator", self.estimator, ["moments", "mixture"])
+        if not isinstance(self.leave_one_out, bool):
+            raise TypeError(f"leave_one_out must be a bool, got {self.leave_one_out!r:.60}.")
         check_number("weight", self.weight, low=0)
         check_number("reverse_weight", self.reverse_weight, low=0)
 

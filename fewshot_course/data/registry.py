@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fewshot_course._checks import check_choice
-from fewshot_course.data import digits, glyphs, idx, omniglot, text_files, texts
+from fewshot_course.data import digits, glyphs, idx, omniglot, text_files, texts, usps
 from fewshot_course.data._files import DataFile, locate
 from fewshot_course.data._types import Dataset, DatasetInfo, Loaded
 
@@ -137,6 +137,26 @@ _ENTRIES = (
         ),
         idx.load_mnist,
         idx.MNIST,
+    ),
+    _Entry(
+        DatasetInfo(
+            name="usps",
+            title="USPS",
+            kind="images",
+            n=9298,
+            shape=(16, 16),
+            n_classes=10,
+            licence="free for research",
+            source="Le Cun et al. (1990); from the data page of Hastie, Tibshirani and Friedman",
+            address="https://hastie.su.domains/ElemStatLearn/data.html",
+            needs_download=True,
+            note="Digits of handwritten postal codes, scanned by the US Postal Service, slant and "
+            "size normalised; 7,291 to learn from and 2,007 to test on, the latter the harder "
+            "ones. Grey values in [-1, 1], here brought to [0, 1].",
+            splits=("train", "test"),
+        ),
+        usps.load_usps,
+        tuple(usps.USPS.values()),
     ),
     _Entry(
         DatasetInfo(

@@ -1,7 +1,8 @@
-"""Two other ways to align domains in TensorFlow, to compare the KL divergence with.
+"""Three other ways to align domains in TensorFlow, to compare the KL divergence with.
 
-CORAL matches the covariances of the codes (Sun & Saenko 2016, "Deep CORAL"); a domain-adversarial
-network trains the encoder against a discriminator of the domains (Ganin et al. 2016).
+CORAL matches the covariances of the codes (Sun & Saenko 2016, "Deep CORAL"), MMD the means of
+their kernel features (Gretton et al. 2012; Long et al. 2015); a domain-adversarial network trains
+the encoder against a discriminator of the domains (Ganin et al. 2016).
 """
 
 from __future__ import annotations
@@ -15,10 +16,19 @@ import tensorflow as tf
 from fewshot_course._arguments import checked
 from fewshot_course._checks import check_number
 from fewshot_course.both import alignment as settings
+from fewshot_course.both.alignment import MMD_WIDTHS
 from fewshot_course.tf import networks
 from fewshot_course.tf.kl_adaptation import AdapterNetworks, Codes
 
-__all__ = ["CORALAdapter", "DANNAdapter", "coral_loss", "domain_loss", "reverse_gradient"]
+__all__ = [
+    "CORALAdapter",
+    "DANNAdapter",
+    "MMDAdapter",
+    "coral_loss",
+    "domain_loss",
+    "mmd_loss",
+    "reverse_gradient",
+]
 
 
 @checked
@@ -39,19 +49,48 @@ def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         TypeError: if an argument is no tensor.
         ValueError: for another shape, fewer than two rows, or two widths.
     """
-    for name, value in (("source", source), ("target", target)):
-        _check_tensor(name, value)
-        if value.shape.rank != 2 or value.shape[0] in (0, 1):
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, expected (n, d) with at least two rows: "
-                f"one example has no covariance."
-            )
-    if source.shape[1] != target.shape[1]:
-        raise ValueError(
-            f"source and target must have one width, got {source.shape[1]} and {target.shape[1]}."
-        )
+    _check_codes(source, target)
     difference = _covariance(source) - _covariance(target)
     return tf.reduce_sum(tf.square(difference)) / (4 * source.shape[1] ** 2)
+
+
+@checked
+def mmd_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Squared maximum mean discrepancy of two batches (Gretton et al. 2012, eq. 5).
+
+    mean k(z_S, z_S') - 2 · mean k(z_S, z_T) + mean k(z_T, z_T'), every pair counted, with a mean
+    of five Gaussian kernels, exp(-‖a - b‖² / (c · m)) for c in 1/4, 1/2, 1, 2, 4, as deep
+    adaptation networks have it (Long et al. 2015); m is the mean squared distance of two codes
+    of both batches together, taken as a constant.  Unlike CORAL it sees all of the two
+    distributions, and unlike a likelihood ratio it can neither fall below 0 nor exceed 2.
+
+    Args:
+        source: ``(n, d)``, n ≥ 2.
+        target: ``(m, d)``, m ≥ 2.
+
+    Returns:
+        A scalar in [0, 2]; 0 for equal batches.  Two batches of one population have more than 0
+        too: about (1/n + 1/m) times the mean of 1 - k.
+
+    Raises:
+        TypeError: if an argument is no tensor.
+        ValueError: for another shape, fewer than two rows, or two widths.
+    """
+    _check_codes(source, target)
+    both = tf.concat([source, target], 0)
+    squares = tf.reduce_sum(tf.square(both), 1)
+    products = tf.matmul(both, both, transpose_b=True)
+    distances = tf.maximum(squares[:, None] + squares - 2 * products, 0)
+    scale = tf.stop_gradient(tf.reduce_mean(distances)) + distances.dtype.as_numpy_dtype(
+        np.finfo(distances.dtype.as_numpy_dtype).tiny
+    )
+    kernels = [tf.exp(-distances / (c * scale)) for c in MMD_WIDTHS]
+    kernel, n = tf.reduce_mean(tf.stack(kernels), 0), tf.shape(source)[0]
+    return (
+        tf.reduce_mean(kernel[:n, :n])
+        - 2 * tf.reduce_mean(kernel[:n, n:])
+        + tf.reduce_mean(kernel[n:, n:])
+    )
 
 
 @checked
@@ -118,6 +157,13 @@ class CORALAdapter(AdapterNetworks, settings.CORALAdapter):
         return ramp * self.weight * coral_loss(source.z, target.z)
 
 
+class MMDAdapter(AdapterNetworks, settings.MMDAdapter):
+    __doc__ = settings.MMDAdapter.__doc__
+
+    def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
+        return ramp * self.weight * mmd_loss(source.z, target.z)
+
+
 class DANNAdapter(AdapterNetworks, settings.DANNAdapter):
     __doc__ = settings.DANNAdapter.__doc__
     _extra: keras.Model  # the discriminator
@@ -131,6 +177,20 @@ class DANNAdapter(AdapterNetworks, settings.DANNAdapter):
         return domain_loss(
             self._extra(reverse_gradient(source.z, factor)),
             self._extra(reverse_gradient(target.z, factor)),
+        )
+
+
+def _check_codes(source: tf.Tensor, target: tf.Tensor) -> None:
+    for name, value in (("source", source), ("target", target)):
+        _check_tensor(name, value)
+        if value.shape.rank != 2 or value.shape[0] in (0, 1):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, expected (n, d) with at least two rows: "
+                f"one example has no spread."
+            )
+    if source.shape[1] != target.shape[1]:
+        raise ValueError(
+            f"source and target must have one width, got {source.shape[1]} and {target.shape[1]}."
         )
 
 

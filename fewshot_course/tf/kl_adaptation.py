@@ -101,7 +101,12 @@ def moment_kl(p: Codes, q: Codes) -> tf.Tensor:
 
 @checked(estimator=("moments", "mixture"), weight=NOT_NEGATIVE, reverse_weight=NOT_NEGATIVE)
 def two_way_kl(
-    source: Codes, target: Codes, estimator: str, weight: float, reverse_weight: float
+    source: Codes,
+    target: Codes,
+    estimator: str,
+    weight: float,
+    reverse_weight: float,
+    leave_one_out: bool = False,
 ) -> tf.Tensor:
     """weight·KL(target‖source) + reverse_weight·KL(source‖target).
 
@@ -112,14 +117,20 @@ def two_way_kl(
             "mixture" (:func:`~fewshot_course.tf.divergences.mixture_kl`).
         weight: ≥ 0.
         reverse_weight: ≥ 0.
+        leave_one_out: of "mixture": whether a code's own component is left out.  That takes the
+            estimate's bias away and the loss's lower bound with it: do it to measure, and never
+            to train.
 
     Returns:
-        A scalar.
+        A scalar.  "moments" is ≥ 0.  "mixture" with own components is at least
+        -(weight + reverse_weight) · [log n + d · log(σ_max/σ_min) + ½ max ‖ε‖²] for n codes of d
+        dimensions whose σ lies between the bounds of the network.
     """
     if estimator == "moments":
         return weight * moment_kl(target, source) + reverse_weight * moment_kl(source, target)
-    forward = mixture_kl(target.z, target.mean, target.log_var, source.mean, source.log_var)
-    backward = mixture_kl(source.z, source.mean, source.log_var, target.mean, target.log_var)
+    of_source, of_target = (source.mean, source.log_var), (target.mean, target.log_var)
+    forward = mixture_kl(target.z, *of_target, *of_source, leave_one_out)
+    backward = mixture_kl(source.z, *of_source, *of_target, leave_one_out)
     return weight * forward + reverse_weight * backward
 
 
@@ -250,4 +261,4 @@ class KLAdapter(AdapterNetworks, settings.KLAdapter):
 
     def _alignment(self, source: Codes, target: Codes, ramp: float) -> tf.Tensor:
         weight, reverse = ramp * float(self.weight), ramp * float(self.reverse_weight)
-        return two_way_kl(source, target, self.estimator, weight, reverse)
+        return two_way_kl(source, target, self.estimator, weight, reverse, self.leave_one_out)

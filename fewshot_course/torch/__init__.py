@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
 for _name in ("torchao", "torch.utils._pytree"):
     _logging.getLogger(_name).setLevel(_logging.ERROR)
 
-from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter  # noqa: E402
+from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter, MMDAdapter  # noqa: E402
 from fewshot_course.torch.compression import CompressedImageClassifier, CompressedTextClassifier  # noqa: E402
 from fewshot_course.torch.fine_tuning import TextClassifier  # noqa: E402
 from fewshot_course.torch.gan import GANPseudoLabeler  # noqa: E402
@@ -42,6 +42,7 @@ __all__ = [
     "GMMPseudoLabeler",
     "ImageClassifier",
     "KLAdapter",
+    "MMDAdapter",
     "ProtoNet",
     "Reptile",
     "SelfTraining",

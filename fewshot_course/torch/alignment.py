@@ -1,7 +1,8 @@
-"""Two other ways to align domains in PyTorch, to compare the KL divergence with.
+"""Three other ways to align domains in PyTorch, to compare the KL divergence with.
 
-CORAL matches the covariances of the codes (Sun & Saenko 2016, "Deep CORAL"); a domain-adversarial
-network trains the encoder against a discriminator of the domains (Ganin et al. 2016).
+CORAL matches the covariances of the codes (Sun & Saenko 2016, "Deep CORAL"), MMD the means of
+their kernel features (Gretton et al. 2012; Long et al. 2015); a domain-adversarial network trains
+the encoder against a discriminator of the domains (Ganin et al. 2016).
 """
 
 from __future__ import annotations
@@ -16,10 +17,19 @@ from torch import Tensor, nn
 from fewshot_course._arguments import checked
 from fewshot_course._checks import check_number
 from fewshot_course.both import alignment as settings
+from fewshot_course.both.alignment import MMD_WIDTHS
 from fewshot_course.torch import networks
 from fewshot_course.torch.kl_adaptation import AdapterNetworks, Codes
 
-__all__ = ["CORALAdapter", "DANNAdapter", "coral_loss", "domain_loss", "reverse_gradient"]
+__all__ = [
+    "CORALAdapter",
+    "DANNAdapter",
+    "MMDAdapter",
+    "coral_loss",
+    "domain_loss",
+    "mmd_loss",
+    "reverse_gradient",
+]
 
 
 @checked
@@ -40,19 +50,41 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
         TypeError: if an argument is no tensor.
         ValueError: for another shape, fewer than two rows, or two widths.
     """
-    for name, value in (("source", source), ("target", target)):
-        _check_tensor(name, value)
-        if value.ndim != 2 or value.shape[0] in (0, 1):
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, expected (n, d) with at least two rows: "
-                f"one example has no covariance."
-            )
-    if source.shape[1] != target.shape[1]:
-        raise ValueError(
-            f"source and target must have one width, got {source.shape[1]} and {target.shape[1]}."
-        )
+    _check_codes(source, target)
     difference = _covariance(source) - _covariance(target)
     return difference.square().sum() / (4 * source.shape[1] ** 2)
+
+
+@checked
+def mmd_loss(source: Tensor, target: Tensor) -> Tensor:
+    """Squared maximum mean discrepancy of two batches (Gretton et al. 2012, eq. 5).
+
+    mean k(z_S, z_S') - 2 · mean k(z_S, z_T) + mean k(z_T, z_T'), every pair counted, with a mean
+    of five Gaussian kernels, exp(-‖a - b‖² / (c · m)) for c in 1/4, 1/2, 1, 2, 4, as deep
+    adaptation networks have it (Long et al. 2015); m is the mean squared distance of two codes
+    of both batches together, taken as a constant.  Unlike CORAL it sees all of the two
+    distributions, and unlike a likelihood ratio it can neither fall below 0 nor exceed 2.
+
+    Args:
+        source: ``(n, d)``, n ≥ 2.
+        target: ``(m, d)``, m ≥ 2.
+
+    Returns:
+        A scalar in [0, 2]; 0 for equal batches.  Two batches of one population have more than 0
+        too: about (1/n + 1/m) times the mean of 1 - k.
+
+    Raises:
+        TypeError: if an argument is no tensor.
+        ValueError: for another shape, fewer than two rows, or two widths.
+    """
+    _check_codes(source, target)
+    both = torch.cat([source, target])
+    squares = both.square().sum(1)
+    distances = (squares[:, None] + squares - 2 * both @ both.T).clamp(min=0)
+    scale = distances.detach().mean() + torch.finfo(distances.dtype).tiny
+    kernel = torch.stack([torch.exp(-distances / (c * scale)) for c in MMD_WIDTHS]).mean(0)
+    n = source.shape[0]
+    return kernel[:n, :n].mean() - 2 * kernel[:n, n:].mean() + kernel[n:, n:].mean()
 
 
 @checked
@@ -122,6 +154,13 @@ class CORALAdapter(AdapterNetworks, settings.CORALAdapter):
         return ramp * self.weight * coral_loss(source.z, target.z)
 
 
+class MMDAdapter(AdapterNetworks, settings.MMDAdapter):
+    __doc__ = settings.MMDAdapter.__doc__
+
+    def _alignment(self, source: Codes, target: Codes, ramp: float) -> Tensor:
+        return ramp * self.weight * mmd_loss(source.z, target.z)
+
+
 class DANNAdapter(AdapterNetworks, settings.DANNAdapter):
     __doc__ = settings.DANNAdapter.__doc__
     _extra: nn.Module  # the discriminator
@@ -135,6 +174,20 @@ class DANNAdapter(AdapterNetworks, settings.DANNAdapter):
         return domain_loss(
             self._extra(reverse_gradient(source.z, factor)),
             self._extra(reverse_gradient(target.z, factor)),
+        )
+
+
+def _check_codes(source: Tensor, target: Tensor) -> None:
+    for name, value in (("source", source), ("target", target)):
+        _check_tensor(name, value)
+        if value.ndim != 2 or value.shape[0] in (0, 1):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, expected (n, d) with at least two rows: "
+                f"one example has no spread."
+            )
+    if source.shape[1] != target.shape[1]:
+        raise ValueError(
+            f"source and target must have one width, got {source.shape[1]} and {target.shape[1]}."
         )
 
 

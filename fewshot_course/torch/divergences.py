@@ -184,8 +184,11 @@ def mixture_kl(
     """Estimate KL(p‖q) of two encoded populations from a minibatch of each.
 
     p(z) = E_x[p(z|x)] is replaced by the mixture of the batch's encodings (Nguyen et al. 2022,
-    section 3.2), but z_i's own component is left out of p: with it, two equal populations seem
-    far apart.
+    section 3.2).  A sample lies near its own component: where that one counts, p(z_i) looks too
+    large and two equal populations seem far apart.  Left out, the *estimate* has next to no bias,
+    but it is no *loss*: codes far from each other, each beside one of q's, make it fall for
+    ever, for nothing holds log p(z_i) from below.  With its own component log p(z_i) is at least
+    -log n + log N(z_i; μ_i, σ_i²).  So leave it out to measure, and keep it to train.
 
     Args:
         z: one sample of each encoding of p's batch, ``(n, d)``.

@@ -61,6 +61,7 @@ def fits(framework: str, bert: Any) -> dict[str, tuple[Fit, Any]]:
     return {
         "KLAdapter": (of("KLAdapter", X, Y, X + 1, FEW, **DOMAINS), X),
         "CORALAdapter": (of("CORALAdapter", X, Y, X + 1, FEW, **DOMAINS), X),
+        "MMDAdapter": (of("MMDAdapter", X, Y, X + 1, FEW, **DOMAINS), X),
         "DANNAdapter": (
             of("DANNAdapter", X, Y, X + 1, FEW, discriminator_width=4, **DOMAINS), X,
         ),

@@ -94,7 +94,7 @@ def shared(folder: Path) -> Calls:
     words, mask = np.zeros((3, 4), np.int64), np.ones((3, 4), bool)
     hidden = {"start": start, "transitions": transitions}
     seen = rng.uniform(0.1, 1, size=(3, 4, 2))
-    ratings = Ratings([rng.normal(size=(3, 2)) for _ in range(3)], [rng.normal(size=3)] * 3)
+    ratings = Ratings(rng.normal(size=(3, 3, 2)), rng.normal(size=(3, 3)))
     prior = Prior(np.zeros(2), np.eye(2), 1.0)
     few, file = np.array([0, 1]), folder / "weights.safetensors"
     save_arrays(file, {"a": X}, {})
@@ -358,6 +358,7 @@ def of_framework(framework: str, bert: Any) -> Calls:
 
     calls: Calls = {
         "alignment.coral_loss": {"source": draw(6, 3), "target": draw(5, 3)},
+        "alignment.mmd_loss": {"source": draw(6, 3), "target": draw(5, 3)},
         "alignment.domain_loss": {"logits_source": draw(6, 1), "logits_target": draw(5, 1)},
         "alignment.reverse_gradient": {"x": draw(6, 3), "factor": 1.0},
         "compression.distillation_loss": {

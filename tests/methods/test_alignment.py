@@ -8,7 +8,7 @@ from sklearn.base import clone
 
 from fewshot_course.both import training as _loop
 
-ADAPTERS = ["CORALAdapter", "DANNAdapter"]
+ADAPTERS = ["CORALAdapter", "DANNAdapter", "MMDAdapter"]
 
 
 def two_domains(n=80, m=60):
