@@ -31,14 +31,22 @@ DATA = (
     "mnist5k->rotated",
     "mnist->uci_digits",
     "mnist->rotated",
+    "mnist->usps",
+    "usps->mnist",
 )
-ALIGNED = ("kl", "kl-mixture", "coral", "dann")
+OWN_PARTS = ("mnist->usps", "usps->mnist")
+"""Pairs with parts of their own: learned from the training parts, scored on the target's test part.
+
+Their images are resized as they are, as in the literature, and not brought into one frame.
+"""
+ALIGNED = ("kl", "kl-mixture", "coral", "mmd", "dann")
 METHODS = {
     "source-only": "trained on the source, used on the target as it is",
     "target-only": "trained on the few labelled target images alone",
     "kl": "codes aligned by the closed-form KL of batch moments, both directions",
     "kl-mixture": "codes aligned by the minibatch mixture estimate of the KL, both directions",
     "coral": "covariances of the codes made equal",
+    "mmd": "means of kernel features of the codes made equal",
     "dann": "codes that a domain discriminator cannot tell apart",
     "kliep": "source images weighted by an estimate of the density ratio",
 }
@@ -60,6 +68,12 @@ class KLAdaptationConfig(Config):
     mixture_weight: float = setting(
         0.01, "weight of each direction of the mixture estimate", low=0.0, methods=("kl-mixture",)
     )
+    leave_one_out: bool = setting(
+        False,
+        "leave a code's own component out of the mixture: no bias, but no lower bound either",
+        methods=("kl-mixture",),
+    )
+    mmd_weight: float = setting(1.0, "weight of MMD's loss", low=0.0, methods=("mmd",))
     coral_weight: float = setting(10.0, "weight of CORAL's loss", low=0.0, methods=("coral",))
     dann_weight: float = setting(
         0.1, "weight of the reversed gradient of the discriminator", low=0.0, methods=("dann",)
@@ -104,7 +118,7 @@ EXPERIMENT = Experiment(
     },
     methods=METHODS,
     default_methods=("source-only", "kl"),
-    data=("mnist5k", "uci_digits", "printed_digits", "mnist"),
+    data=("mnist5k", "uci_digits", "printed_digits", "mnist", "usps"),
     run="fewshot_course.experiments.kl_adaptation:run",
 )
 
@@ -131,6 +145,8 @@ def draw(config: KLAdaptationConfig, seed: int) -> Draw:
     for_source, for_target = np.random.default_rng(seed).spawn(2)
     if target_name == "rotated":
         return _draw_rotated(config, source_name, for_source, for_target)
+    if config.data in OWN_PARTS:
+        return _draw_parts(config, source_name, target_name, for_source, for_target)
     source, target = load_dataset(source_name), load_dataset(target_name)
     _enough(config.n_source, len(source.y), source_name)
     chosen = for_source.permutation(len(source.y))[: config.n_source]
@@ -142,6 +158,30 @@ def draw(config: KLAdaptationConfig, seed: int) -> Draw:
         y_target=mask_labels(target.y, known)[adaptation],
         X_test=_frame(target.X[test], config.image_size),
         y_test=target.y[test],
+    )
+
+
+def _draw_parts(
+    config: KLAdaptationConfig,
+    source_name: str,
+    target_name: str,
+    for_source: np.random.Generator,
+    for_target: np.random.Generator,
+) -> Draw:
+    """Training parts of both to learn from, the target's own test part to be scored."""
+    source, target = load_dataset(source_name, "train"), load_dataset(target_name, "train")
+    test = load_dataset(target_name, "test")
+    _enough(config.n_source, len(source.y), source_name)
+    chosen = for_source.permutation(len(source.y))[: config.n_source]
+    adaptation, known, _ = _split(target.y, config, for_target, n_test=0)
+    size = (config.image_size, config.image_size)
+    return Draw(
+        X_source=resize_images(source.X[chosen], size),
+        y_source=source.y[chosen],
+        X_target=resize_images(target.X[adaptation], size),
+        y_target=mask_labels(target.y, known)[adaptation],
+        X_test=resize_images(test.X[: config.n_test], size),
+        y_test=test.y[: config.n_test],
     )
 
 
@@ -247,6 +287,8 @@ def make_adapter(cell: Cell) -> Any:
         )
     if cell.method == "coral":
         return methods.CORALAdapter(weight=config.coral_weight, warmup=config.warmup, **common)
+    if cell.method == "mmd":
+        return methods.MMDAdapter(weight=config.mmd_weight, warmup=config.warmup, **common)
     if cell.method == "dann":
         return methods.DANNAdapter(weight=config.dann_weight, warmup=config.warmup, **common)
     if cell.method == "kl":
@@ -259,6 +301,7 @@ def make_adapter(cell: Cell) -> Any:
     if cell.method == "kl-mixture":
         return methods.KLAdapter(
             estimator="mixture",
+            leave_one_out=config.leave_one_out,
             weight=config.mixture_weight,
             reverse_weight=config.mixture_weight,
             warmup=config.warmup,
