@@ -146,7 +146,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "none": (lambda value: value is None, "None"),
     "integer": (lambda value: _is_number(value, numbers.Integral), "a whole number"),
-    "number": (lambda value: _is_number(value, numbers.Real), "a finite number"),
+    "number": (lambda value: _is_number(value, numbers.Real), "a number (finite)"),
     "truth": (lambda value: isinstance(value, bool | np.bool_) or _is_scalar(value), "a bool"),
 }
 

@@ -9,9 +9,21 @@ from __future__ import annotations
 from fewshot_course.evaluation.intervals import (
     Difference,
     Interval,
+    accuracy_difference,
+    accuracy_interval,
+    holm,
     mean_interval,
     paired_difference,
 )
 from fewshot_course.evaluation.scores import accuracy
 
-__all__ = ["Difference", "Interval", "accuracy", "mean_interval", "paired_difference"]
+__all__ = [
+    "Difference",
+    "Interval",
+    "accuracy",
+    "accuracy_difference",
+    "accuracy_interval",
+    "holm",
+    "mean_interval",
+    "paired_difference",
+]

@@ -49,6 +49,7 @@ METHODS = {
     "mmd": "means of kernel features of the codes made equal",
     "dann": "codes that a domain discriminator cannot tell apart",
     "kliep": "source images weighted by an estimate of the density ratio",
+    "unweighted": "the network of kliep, with every source image counted alike",
 }
 
 
@@ -281,10 +282,11 @@ def make_adapter(cell: Cell) -> Any:
         "prediction_samples": config.prediction_samples,
         "random_state": cell.seed,
     }
-    if cell.method == "kliep":
-        return methods.KLIEP(
-            **{name: common[name] for name in common if name in methods.KLIEP().get_params()}
-        )
+    if cell.method in ("kliep", "unweighted"):
+        own = {name: common[name] for name in common if name in methods.KLIEP().get_params()}
+        if cell.method == "unweighted":
+            own["width"] = 1e6  # a kernel that wide is 1 everywhere, and so is the ratio
+        return methods.KLIEP(**own)
     if cell.method == "coral":
         return methods.CORALAdapter(weight=config.coral_weight, warmup=config.warmup, **common)
     if cell.method == "mmd":

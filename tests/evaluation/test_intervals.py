@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fewshot_course.evaluation import mean_interval, paired_difference
+from fewshot_course.evaluation import (
+    accuracy_difference,
+    accuracy_interval,
+    holm,
+    intervals,
+    mean_interval,
+    paired_difference,
+)
 
 scores = st.lists(st.floats(-100, 100).map(lambda v: round(v, 6)), min_size=2, max_size=20)
 
@@ -131,3 +138,126 @@ BAD = [
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# --- draws that share items -----------------------------------------------------------------------
+
+
+def answers(rng, draws, items, of_draws, of_items, level):
+    """Return right and wrong answers: some draws are better, some items harder."""
+    easy = level + of_draws * rng.normal(size=(draws, 1)) + of_items * rng.normal(size=(1, items))
+    return (rng.random((draws, items)) < 1 / (1 + np.exp(-easy))).astype(float)
+
+
+def truth_of(of_draws, of_items, level):
+    z = np.random.default_rng(99).normal(size=(400_000, 2))
+    return (1 / (1 + np.exp(-(level + of_draws * z[:, 0] + of_items * z[:, 1])))).mean()
+
+
+@pytest.mark.parametrize(
+    ("draws", "items", "of_draws", "of_items", "level", "old_lies"),
+    [
+        (10, 450, 0.1, 1.5, 0.8, True),  # items differ more than draws: texts of one test part
+        (10, 100, 0.3, 2.0, 0.8, True),
+        (10, 450, 0.5, 1.5, 0.8, False),
+        (10, 450, 0.3, 1.0, 4.5, False),  # near 100 %
+    ],
+)
+def test_the_interval_covers_where_draws_share_items(
+    draws, items, of_draws, of_items, level, old_lies
+):
+    rng, truth = np.random.default_rng(0), truth_of(of_draws, of_items, level)
+    hits = np.zeros(2)
+    for _ in range(500):
+        y = answers(rng, draws, items, of_draws, of_items, level)
+        for k, found in enumerate((accuracy_interval(y), mean_interval(y.mean(axis=1)))):
+            hits[k] += found.low <= truth <= found.high
+    crossed, over_draws = hits / 500
+    assert 0.93 <= crossed <= 0.97
+    assert (over_draws < 0.85) == old_lies
+
+
+def test_the_interval_covers_where_draws_have_other_items():
+    rng, truth, hits = np.random.default_rng(0), truth_of(0.2, 1.5, 1.0), 0
+    for _ in range(300):
+        y = answers(rng, 10, 600, 0.2, 1.5, 1.0)
+        for row in y:
+            row[rng.permutation(600)[200:]] = np.nan
+        found = accuracy_interval(y)
+        hits += found.low <= truth <= found.high
+    assert 0.93 <= hits / 300 <= 0.98
+
+
+def test_the_difference_is_null_as_often_as_it_says():
+    """Two methods of one quality on the same items: "clear" in about one case of twenty."""
+    rng, clear, p = np.random.default_rng(0), 0, []
+    for _ in range(400):
+        items = 1.5 * rng.normal(size=(1, 200))
+        a, b = (
+            (rng.random((10, 200)) < 1 / (1 + np.exp(-(items + 0.3 * rng.normal(size=(10, 1))))))
+            for _ in range(2)
+        )
+        found = accuracy_difference(a, b)
+        clear += found.excludes_zero
+        p.append(found.p)
+        assert found.excludes_zero == (found.p < 0.05)
+    assert 6 <= clear <= 34  # 20 expected, three standard deviations
+    assert 0.4 < np.mean(p) < 0.6
+
+
+def test_sums_of_squares_by_hand():
+    """The balanced case is the two-way analysis of variance without interaction."""
+    y = answers(np.random.default_rng(3), 4, 9, 0.5, 1.0, 0.3)
+    r, c = y.shape
+    m, rows, columns = y.mean(), y.mean(axis=1), y.mean(axis=0)
+    of_rows = c * ((rows - m) ** 2).sum() / (r - 1)
+    of_columns = r * ((columns - m) ** 2).sum() / (c - 1)
+    rest = ((y - rows[:, None] - columns + m) ** 2).sum() / ((r - 1) * (c - 1))
+    a, b = max((of_rows - rest) / c, 0), max((of_columns - rest) / r, 0)
+    expected = a / r + b / c + rest / (r * c)
+    mean, variance, _ = intervals._mean_and_variance(y)
+    assert mean == pytest.approx(m)
+    assert variance == pytest.approx(expected)
+
+
+def test_ends_stay_within_reach_and_certainty_is_not_claimed():
+    right = np.ones((3, 20))
+    found = accuracy_interval(right)
+    assert found.mean == found.high == 1.0
+    assert 0.7 < found.low < 0.95  # 20 items, whatever the number of draws
+    assert accuracy_interval(1 - right).low == 0.0
+    few = np.ones((3, 20))
+    few[0, 0] = 0
+    assert 0 < accuracy_interval(few).low < accuracy_interval(few).high <= 1
+
+
+def test_one_draw_is_wilsons_interval():
+    y = np.r_[np.ones(30), np.zeros(10)][None]
+    found = accuracy_interval(y)
+    wilson = stats.binomtest(30, 40).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=0.01)
+    assert found.n == 1
+
+
+def test_p_is_that_of_the_paired_t_test():
+    a, b = np.random.default_rng(0).normal(size=(2, 8))
+    assert paired_difference(a, b).p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert paired_difference(a, a).p == 1.0
+    assert np.isnan(paired_difference(a[:1], b[:1]).p)
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="p_values"):
+        holm([1.5])
+
+
+@pytest.mark.parametrize(
+    "bad", [np.ones(3), np.full((2, 2), 0.5), np.array([[1, 0], [np.nan, np.nan]]), [["x"]]]
+)
+def test_answers_that_are_none_are_refused(bad):
+    with pytest.raises(ValueError, match="correct"):
+        accuracy_interval(bad)
+    with pytest.raises(ValueError, match="same items"):
+        accuracy_difference(np.ones((2, 3)), np.ones((2, 4)))

@@ -179,6 +179,13 @@ def shared(folder: Path) -> Calls:
         "evaluation.intervals.paired_difference": {
             "a": X[:, 0], "b": X[:, 1], "confidence": 0.9,
         },
+        "evaluation.intervals.accuracy_interval": {
+            "correct": np.eye(3), "confidence": 0.9,
+        },
+        "evaluation.intervals.accuracy_difference": {
+            "a": np.eye(3), "b": np.ones((3, 3)), "confidence": 0.9,
+        },
+        "evaluation.intervals.holm": {"p_values": np.array([0.1, 0.2])},
         "evaluation.scores.accuracy": {"y_true": y, "y_pred": y},
         "evaluation.generated.active_units": {"means": X, "threshold": 0.01},
         "evaluation.generated.class_histogram": {"labels": y, "classes": [0, 1]},

@@ -6,7 +6,7 @@ $z_i$ from it. The density of the whole population at $z_i$ is estimated by the 
 batch. But $z_i$ lies close to the component that it was drawn from. If you count that one, the
 density looks too high, and two equal populations seem far apart.
 
-So leave the own component out:
+So leave the own component out when you measure:
 
 $$
 \log \hat p(z_i) = \log \frac{1}{n - 1} \sum_{j \ne i} N(z_i;\, \mu_j, \sigma_j^2) .
@@ -14,6 +14,9 @@ $$
 
 You get `z`, `mean` and `log_var`, all of shape `(n, d)`. Coordinates are independent. Return `n`
 log densities. They must stay finite when the encodings lie far apart.
+
+Then ask yourself what an optimiser would do that may move the encodings to lower such an estimate: the page shows
+it. As a loss it has no lower bound.
 
 Hint: The matrix of all $\log N(z_i; \mu_j, \sigma_j^2)$ has shape `(n, n)`. A component that is
 left out has density 0, so its log density is $-\infty$: put that on the diagonal. Then `logsumexp`
