@@ -166,6 +166,7 @@ _NAMES = {
     "bool": "truth",
     "Parameters": "mapping",
     "Arrays": "mapping",
+    "Shapes": "facts",
     "Loss": "function",
     "Predict": "function",
     "Evaluate": "function",

@@ -126,7 +126,10 @@ EXPERIMENT = Experiment(
 
 @dataclass(frozen=True)
 class Draw:
-    """What one seed draws; images ``(n, h, w)`` in [0, 1], ``y_target`` -1 where unknown."""
+    """What one seed draws; images ``(n, h, w)`` in [0, 1], ``y_target`` -1 where unknown.
+
+    ``test`` numbers the test images within the ``n_items`` that any draw may be scored on.
+    """
 
     X_source: np.ndarray
     y_source: np.ndarray
@@ -134,6 +137,8 @@ class Draw:
     y_target: np.ndarray
     X_test: np.ndarray
     y_test: np.ndarray
+    test: np.ndarray
+    n_items: int
 
 
 def draw(config: KLAdaptationConfig, seed: int) -> Draw:
@@ -159,6 +164,8 @@ def draw(config: KLAdaptationConfig, seed: int) -> Draw:
         y_target=mask_labels(target.y, known)[adaptation],
         X_test=_frame(target.X[test], config.image_size),
         y_test=target.y[test],
+        test=test,
+        n_items=len(target.y),
     )
 
 
@@ -183,6 +190,8 @@ def _draw_parts(
         y_target=mask_labels(target.y, known)[adaptation],
         X_test=resize_images(test.X[: config.n_test], size),
         y_test=test.y[: config.n_test],
+        test=np.arange(len(test.y))[: config.n_test],
+        n_items=len(test.y),
     )
 
 
@@ -215,6 +224,8 @@ def _draw_rotated(
         y_target=mask_labels(train.y[rest], known)[adaptation],
         X_test=resize_images(rotate_images(test_set.X[test], config.rotation), size),
         y_test=test_set.y[test],
+        test=test,
+        n_items=len(test_set.y),
     )
 
 
@@ -242,7 +253,7 @@ def _enough(wanted: int, there: int, name: str) -> None:
         raise ValueError(f"n_source={wanted}, but {name} has {there} images.")
 
 
-def run(cell: Cell, options: RunOptions) -> dict[str, float]:
+def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     """Train on one draw and score the held-out target images."""
     config: KLAdaptationConfig = cell.config
     data = draw(config, cell.seed)
@@ -260,10 +271,14 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
         device=options.device,
         checkpoint_dir=options.checkpoint_dir(cell),
     )
+    right = adapter.predict(data.X_test) == data.y_test
+    answers = np.full(data.n_items, np.nan)
+    answers[data.test] = right
     return {
-        "accuracy": float(adapter.score(data.X_test, data.y_test)),
+        "accuracy": float(right.mean()),
         "source_accuracy": float(adapter.score(*source)),
         "n_test": len(data.y_test),
+        "answers": answers,
     }
 
 

@@ -203,8 +203,12 @@ class Experiment:
             seed=int(check_number("seed", seed, low=0, integer=True)),
         )
 
-    def function(self) -> Callable[[Cell, RunOptions], dict[str, float]]:
-        """Import and return the function that runs a cell."""
+    def function(self) -> Callable[[Cell, RunOptions], dict[str, Any]]:
+        """Import and return the function that runs a cell.
+
+        It returns the metrics, the headline first, "n_test", and perhaps "answers": which test
+        items were answered right, ``(items,)``, NaN for those that this draw did not ask.
+        """
         module, _, name = self.run.partition(":")
         return getattr(importlib.import_module(module), name)
 

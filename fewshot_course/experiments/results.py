@@ -13,10 +13,12 @@ What a line names is looked up in the registry of experiments and nowhere else.
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import math
 import os
+import re
 import stat
 import time
 import warnings
@@ -26,11 +28,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from fewshot_course._arguments import checked
 from fewshot_course._reading import parse_json, show
 from fewshot_course.frameworks import FRAMEWORKS
 
-__all__ = ["SCHEMA", "Result", "ResultWriter", "ResultsError", "append_result", "read_results"]
+__all__ = [
+    "SCHEMA",
+    "Result",
+    "ResultWriter",
+    "ResultsError",
+    "append_result",
+    "pack_answers",
+    "read_results",
+    "unpack_answers",
+]
 
 SCHEMA = 1
 """Version of the result line; a file of a later version is refused."""
@@ -62,6 +75,8 @@ class Result:
         device: kind of what it ran on, such as "cpu" or "cuda".
         threads: CPU threads that the run was allowed.
         error: ``None``, or the type and message of the exception that ended the run.
+        answers: which test items were answered right, as :func:`pack_answers` writes it; ``None``
+            where the metrics are no shares of right answers.
         schema: version of the line.
         extra: fields that this version does not know; kept when the line is written again.
     """
@@ -82,6 +97,7 @@ class Result:
     device: str
     threads: int = 1
     error: str | None = None
+    answers: str | None = None
     schema: int = SCHEMA
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -97,8 +113,9 @@ class Result:
     def to_json(self) -> str:
         """Return the line, without its line break."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
-        if self.error is None:
-            del values["error"]
+        for name in ("error", "answers"):
+            if values[name] is None:
+                del values[name]
         return json.dumps({**values, **self.extra}, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -121,7 +138,7 @@ class Result:
                 f"Not a result line: it has schema {show(schema)}, this version reads {SCHEMA}."
             )
         known = {f.name for f in fields(cls)} - {"extra"}
-        missing = known - {"error", "threads"} - values.keys()
+        missing = known - {"answers", "error", "threads"} - values.keys()
         if missing:
             raise ResultsError(f"Not a result line: {', '.join(sorted(missing))} missing.")
         extra = {name: value for name, value in values.items() if name not in known}
@@ -151,6 +168,11 @@ def _problems(result: Result) -> Iterator[str]:
             yield f"the metric {name!r} must be a finite number, got {show(value)}"
     if result.error is not None and not isinstance(result.error, str):
         yield f"error must be a text, got {show(result.error)}"
+    if result.answers is not None:
+        try:
+            unpack_answers(result.answers)
+        except ValueError as error:
+            yield f"answers are damaged: {error}"
     if result.error is None and (not result.metrics or not result.n_test):
         yield "a run without an error must have metrics and n_test >= 1"
 
@@ -167,6 +189,65 @@ def _wrong_texts(result: Result) -> Iterator[str]:
 def _is_finite(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value)
+
+
+# ---------------------------------------------------------------------------- answers
+
+MOST_ITEMS = 10_000_000
+"""Most test items that a line may tell of."""
+
+
+@checked
+def pack_answers(correct: Any) -> str:
+    """Write down which items were answered right, a bit an item.
+
+    Args:
+        correct: ``(items,)``: 1 for right, 0 for wrong, NaN for an item that was not asked.
+
+    Returns:
+        The number of items, then base64 of the right ones, and, unless all were asked, of those
+        that were, with colons between.
+
+    Raises:
+        ValueError: for another shape or other values.
+    """
+    values = np.asarray(correct, dtype=np.float64)
+    asked = ~np.isnan(values)
+    if values.ndim != 1 or not np.isin(values[asked], (0.0, 1.0)).all():
+        raise ValueError("correct must have shape (items,) and hold 1, 0 or NaN.")
+    parts = [str(len(values)), _to_base64(values == 1)]
+    return ":".join(parts if asked.all() else [*parts, _to_base64(asked)])
+
+
+@checked
+def unpack_answers(text: str) -> np.ndarray:
+    """Return what :func:`pack_answers` has written down, ``(items,)`` float64 with NaN.
+
+    Raises:
+        ValueError: if the text is something else.
+    """
+    number, *parts = text.split(":")
+    if not re.fullmatch("[0-9]{1,8}", number) or len(parts) not in (1, 2):
+        raise ValueError("they must be a number of items and one or two parts")
+    n = int(number)
+    if n > MOST_ITEMS:
+        raise ValueError(f"{n} items are too many")
+    right, *rest = (_from_base64(part, n) for part in parts)
+    asked = rest[0] if rest else np.ones(n, dtype=bool)
+    if (right & ~asked).any():
+        raise ValueError("an item is right that was not asked")
+    return np.where(asked, right.astype(np.float64), np.nan)
+
+
+def _to_base64(bits: np.ndarray) -> str:
+    return base64.b64encode(np.packbits(bits).tobytes()).decode("ascii")
+
+
+def _from_base64(part: str, n: int) -> np.ndarray:
+    content = base64.b64decode(part, validate=True)
+    if len(content) != (n + 7) // 8:
+        raise ValueError(f"{n} items need {(n + 7) // 8} bytes, got {len(content)}")
+    return np.unpackbits(np.frombuffer(content, dtype=np.uint8), count=n).astype(bool)
 
 
 # ---------------------------------------------------------------------------- reading

@@ -27,7 +27,7 @@ from fewshot_course._checks import check_choice, check_number
 from fewshot_course._processes import end_with
 from fewshot_course.checkpoints import check_folder, lock_folder
 from fewshot_course.experiments.registry import Cell, RunOptions
-from fewshot_course.experiments.results import Result, ResultWriter, read_results
+from fewshot_course.experiments.results import Result, ResultWriter, pack_answers, read_results
 from fewshot_course.frameworks import MODULES, device_kind, framework_module, resolve_device
 
 __all__ = ["BACKENDS", "RunError", "limit_threads", "place_cells", "run_cell", "run_cells"]
@@ -81,10 +81,12 @@ def run_cell(cell: Cell, options: RunOptions = DEFAULTS) -> Result:
             with _own_checkpoints(options.checkpoint_dir(cell)):
                 _reset_peak_memory()
                 start = time.perf_counter()
-                metrics = {name: float(value) for name, value in function(cell, options).items()}
+                scores = dict(function(cell, options))
                 seconds = time.perf_counter() - start
+            answers = scores.pop("answers", None)
+            metrics = {name: float(value) for name, value in scores.items()}
             n_test = int(metrics.pop("n_test"))
-            result = _result(cell, options, metrics, n_test, seconds)
+            result = _result(cell, options, metrics, n_test, seconds, answers=answers)
         except Exception as error:
             return _failed(cell, options, _one_line(error), time.perf_counter() - start)
     return result
@@ -111,6 +113,7 @@ def _result(
     n_test: int,
     seconds: float,
     error: str | None = None,
+    answers: Any = None,
 ) -> Result:
     return Result(
         experiment=cell.experiment.name,
@@ -129,6 +132,7 @@ def _result(
         device=device_kind(options.device),
         threads=options.threads,
         error=error,
+        answers=None if answers is None else pack_answers(answers),
     )
 
 

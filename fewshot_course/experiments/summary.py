@@ -6,9 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fewshot_course._arguments import checked
-from fewshot_course.evaluation import Difference, Interval, mean_interval, paired_difference
-from fewshot_course.experiments.results import Result
+from fewshot_course.evaluation import (
+    Difference,
+    Interval,
+    accuracy_difference,
+    accuracy_interval,
+    mean_interval,
+    paired_difference,
+)
+from fewshot_course.experiments.results import Result, unpack_answers
 
 __all__ = ["Row", "is_percent", "summarise"]
 
@@ -24,7 +33,8 @@ class Row:
         data: name of the data.
         settings: those settings that differ between the rows.
         metric: name of the metric.
-        score: mean and interval over the seeds; ``None`` if every seed failed.
+        score: mean and interval over the seeds, and over the test items where the runs tell which
+            of them were answered right; ``None`` if every seed failed.
         difference: method minus baseline over the seeds that both have; ``None`` for the
             baseline itself, or where there is none.
         seconds: mean wall time of a run.
@@ -88,8 +98,8 @@ def summarise(
                 data=first.data,
                 settings={k: first.config[k] for k in varied if k in first.config},
                 metric=name,
-                score=mean_interval(list(scores.values()), confidence) if scores else None,
-                difference=_difference(scores, reference, name, confidence),
+                score=_score(group, scores, name, confidence),
+                difference=_difference(group, scores, reference, name, confidence),
                 seconds=sum(r.seconds for r in group) / len(group),
                 peak_mb=max(r.peak_mb for r in group),
                 failed=sum(r.error is not None for r in group),
@@ -148,7 +158,28 @@ def _find_baseline(
     return None
 
 
+def _answers(group: Sequence[Result], seeds: Sequence[int], metric: str) -> np.ndarray | None:
+    """Return what was answered right, ``(seeds, items)``, if every run of the metric tells it."""
+    of_seed = {r.seed: r.answers for r in group if r.error is None and r.answers}
+    if metric != "accuracy" or not all(seed in of_seed for seed in seeds):
+        return None
+    rows = [unpack_answers(of_seed[seed]) for seed in seeds]
+    return np.stack(rows) if len({len(row) for row in rows}) == 1 else None
+
+
+def _score(
+    group: Sequence[Result], scores: dict[int, float], metric: str, confidence: float
+) -> Interval | None:
+    if not scores:
+        return None
+    answers = _answers(group, list(scores), metric)
+    if answers is None:
+        return mean_interval(list(scores.values()), confidence)
+    return accuracy_interval(answers, confidence)
+
+
 def _difference(
+    group: Sequence[Result],
     scores: dict[int, float],
     reference: Sequence[Result] | None,
     metric: str,
@@ -160,4 +191,7 @@ def _difference(
     seeds = sorted(scores.keys() & others.keys())
     if not seeds:
         return None
+    ours, theirs = _answers(group, seeds, metric), _answers(reference, seeds, metric)
+    if ours is not None and theirs is not None and ours.shape == theirs.shape:
+        return accuracy_difference(ours, theirs, confidence)
     return paired_difference([scores[s] for s in seeds], [others[s] for s in seeds], confidence)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,9 @@ from fewshot_course.experiments.results import (
     ResultsError,
     ResultWriter,
     append_result,
+    pack_answers,
     read_results,
+    unpack_answers,
 )
 
 LINE = Result(
@@ -292,3 +295,30 @@ def test_many_processes_append_without_tearing(tmp_path):
     wanted = {1000 * k + i for k in range(3) for i in range(50)}
     assert {line.seed for line in read_results(path)} == wanted
     assert len(path.read_text().splitlines()) == 150
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 600])
+@pytest.mark.parametrize("all_asked", [True, False])
+def test_answers_come_back_bit_by_bit(tmp_path, n, all_asked):
+    rng = np.random.default_rng(n)
+    correct = rng.integers(2, size=n).astype(float)
+    if not all_asked:
+        correct[rng.random(n) < 0.5] = np.nan
+    text = pack_answers(correct)
+    np.testing.assert_array_equal(unpack_answers(text), correct)
+    assert len(text) < 3 * n / 8 + 20
+    stored = replace(LINE, answers=text)
+    append_result(tmp_path / "r.jsonl", stored)
+    (again,) = read_results(tmp_path / "r.jsonl")
+    assert again.answers == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "8", "8:", "8:AA==:AA==:AA==", "8:!!", "9:AA==", "99999999999:AA==", "8:/w==:AA=="],
+)
+def test_answers_that_do_not_fit_together_are_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        unpack_answers(text)
+    with pytest.raises(ResultsError, match="answers are damaged"):
+        replace(LINE, answers=text)

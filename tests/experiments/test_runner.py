@@ -15,10 +15,17 @@ import numpy as np
 import pytest
 from toy import TOY
 
+from fewshot_course.evaluation import accuracy_interval, mean_interval
 from fewshot_course.experiments import runner
-from fewshot_course.experiments.registry import RunOptions
-from fewshot_course.experiments.results import ResultsError, ResultWriter, read_results
+from fewshot_course.experiments.registry import Experiment, RunOptions
+from fewshot_course.experiments.results import (
+    ResultsError,
+    ResultWriter,
+    read_results,
+    unpack_answers,
+)
 from fewshot_course.experiments.runner import RunError, limit_threads, run_cell, run_cells
+from fewshot_course.experiments.summary import summarise
 from fewshot_course.experiments.sweep import SweepError, load_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -443,7 +450,6 @@ def test_a_missing_sweep_file_is_named(tmp_path):
 
 def test_summary_by_hand():
     from fewshot_course.evaluation import mean_interval, paired_difference
-    from fewshot_course.experiments.summary import summarise
 
     results = run_cells(cells(n=5))
     plain, trick = summarise(results)
@@ -461,8 +467,6 @@ def test_summary_by_hand():
 
 
 def test_summary_pairs_equal_settings_seeds_and_frameworks():
-    from fewshot_course.experiments.summary import summarise
-
     results = run_cells(
         cells(n=4, shots=2, rate=0.1) + cells(n=4, shots=2, rate=0.9) + cells(n=3, shots=9)
     )
@@ -474,9 +478,31 @@ def test_summary_pairs_equal_settings_seeds_and_frameworks():
 
 
 def test_summary_counts_failures():
-    from fewshot_course.experiments.summary import summarise
-
     row, _ = summarise(run_cells(cells(n=4, bad_seed=1)))
     assert (row.failed, row.score.n) == (1, 3)
     row, _ = summarise(run_cells(cells(n=1, bad_seed=0)))
     assert (row.failed, row.score) == (1, None)
+
+
+def answers_of(cell, options):
+    """The toy's scores, with the items that were answered right."""
+    asked = np.arange(40) < 30
+    right = np.random.default_rng(cell.seed).random(40) < 0.8
+    answers = np.where(asked, right.astype(float), np.nan)
+    return {"accuracy": np.nanmean(answers), "n_test": 30, "answers": answers}
+
+
+def test_answers_are_stored_and_make_the_interval(tmp_path, monkeypatch):
+    """Items that all draws share are one reason for the spread, and an interval over draws."""
+    monkeypatch.setattr(Experiment, "function", lambda self: answers_of)
+    results = run_cells(
+        [TOY.cell("plain", "numpy", seed) for seed in range(5)], tmp_path / "r.jsonl"
+    )
+    assert results == read_results(tmp_path / "r.jsonl")
+    table = np.stack([unpack_answers(result.answers) for result in results])
+    assert np.isnan(table).sum() == 50
+    (row,) = summarise(results)
+    assert row.score == accuracy_interval(table)
+    assert row.score != mean_interval(np.nanmean(table, axis=1))
+    without = [replace(result, answers=None) for result in results]
+    assert summarise(without)[0].score == mean_interval([r.metrics["accuracy"] for r in results])

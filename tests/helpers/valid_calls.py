@@ -238,6 +238,8 @@ def shared(folder: Path) -> Calls:
         "experiments.results.append_result": {
             "path": folder / "results.jsonl", "result": results[0],
         },
+        "experiments.results.pack_answers": {"correct": np.array([1.0, 0.0, np.nan])},
+        "experiments.results.unpack_answers": {"text": "8:AA=="},
         "experiments.results.read_results": {"path": folder / "results.jsonl"},
         "experiments.runner.limit_threads": {"threads": 1},
         "experiments.standing_plots.against_seconds": {
