@@ -138,6 +138,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         ),
         "several values without None",
     ),
+    "pair": (
+        lambda value: isinstance(value, tuple | list | np.ndarray) and len(value) == 2,
+        "a pair of numbers",
+    ),
     "name": (lambda value: isinstance(value, str), "a string"),
     "path": (lambda value: isinstance(value, str | os.PathLike), "a path"),
     "generator": (
@@ -156,6 +160,8 @@ _NAMES = {
     "np.ndarray": "array",
     "nn.Module": "network",
     "keras.Model": "network",
+    "tuple[float, float]": "pair",
+    "tuple[int, int]": "pair",
     "str": "name",
     "os.PathLike[str]": "path",
     "Path": "path",
@@ -253,7 +259,10 @@ def _check_of(
     def check_kind(value: Any) -> None:
         if not any(fits(value) for fits, _ in allowed):
             wanted = " or ".join(dict.fromkeys(words for _, words in allowed))
-            kind = ValueError if "number" in kinds and isinstance(value, float) else TypeError
+            right_type = ("number" in kinds and isinstance(value, float)) or (
+                "array" in kinds and hasattr(value, "dtype")
+            )
+            kind = ValueError if right_type else TypeError  # NaN or infinity
             raise kind(f"{name} must be {wanted}, got {_describe(value)}.")
 
     return check_kind

