@@ -15,8 +15,8 @@ $$
 You get `z`, `mean` and `log_var`, all of shape `(n, d)`. Coordinates are independent. Return `n`
 log densities. They must stay finite when the encodings lie far apart.
 
-Then ask yourself what an optimiser would do that may move the encodings to lower such an estimate: the page shows
-it. As a loss it has no lower bound.
+Then ask yourself what an optimiser would do that may move the encodings to lower such an estimate.
+The page shows it: as a loss it has no lower bound.
 
 Hint: The matrix of all $\log N(z_i; \mu_j, \sigma_j^2)$ has shape `(n, n)`. A component that is
 left out has density 0, so its log density is $-\infty$: put that on the diagonal. Then `logsumexp`
