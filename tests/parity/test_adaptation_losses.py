@@ -5,18 +5,21 @@ from functools import partial
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+import torch
 
-from fewshot_course._streams import Streams  # noqa: E402
-from fewshot_course.tf import alignment as tf_alignment  # noqa: E402
-from fewshot_course.tf import kl_adaptation as tf_kl  # noqa: E402
-from fewshot_course.tf import kliep as tf_kliep  # noqa: E402
-from fewshot_course.tf import networks as tf_networks  # noqa: E402
-from fewshot_course.torch import alignment as torch_alignment  # noqa: E402
-from fewshot_course.torch import kl_adaptation as torch_kl  # noqa: E402
-from fewshot_course.torch import kliep as torch_kliep  # noqa: E402
-from fewshot_course.torch import networks as torch_networks  # noqa: E402
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+import tensorflow as tf
+
+from fewshot_course._streams import Streams
+from fewshot_course.tf import alignment as tf_alignment
+from fewshot_course.tf import kl_adaptation as tf_kl
+from fewshot_course.tf import kliep as tf_kliep
+from fewshot_course.tf import networks as tf_networks
+from fewshot_course.torch import alignment as torch_alignment
+from fewshot_course.torch import kl_adaptation as torch_kl
+from fewshot_course.torch import kliep as torch_kliep
+from fewshot_course.torch import networks as torch_networks
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 LATENT, CLASSES = 3, 4

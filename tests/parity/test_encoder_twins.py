@@ -5,15 +5,20 @@ import pytest
 import tiny_bert
 
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
-torch = pytest.importorskip("torch", reason="torch is not installed")
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+import torch
 
-from fewshot_course.both.bert import find_bert  # noqa: E402
-from fewshot_course.both.texts import tokenise  # noqa: E402
-from fewshot_course.tf import encoder as tf_encoder  # noqa: E402
-from fewshot_course.tf import networks as tf_networks  # noqa: E402
-from fewshot_course.torch import encoder as torch_encoder  # noqa: E402
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+import tensorflow as tf
+
+pytest.importorskip("transformers", reason="transformers is not installed")
+import transformers
+
+from fewshot_course.both.bert import find_bert
+from fewshot_course.both.texts import tokenise
+from fewshot_course.tf import encoder as tf_encoder
+from fewshot_course.tf import networks as tf_networks
+from fewshot_course.torch import encoder as torch_encoder
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 TEXTS = {

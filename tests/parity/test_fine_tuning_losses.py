@@ -7,16 +7,19 @@ import pytest
 import tiny_bert
 
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
-torch = pytest.importorskip("torch", reason="torch is not installed")
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+import torch
 
-from fewshot_course.both.fine_tuning import draw_weights, head_shapes  # noqa: E402
-from fewshot_course.tf import encoder as tf_encoder  # noqa: E402
-from fewshot_course.tf import fine_tuning as tf_tuning  # noqa: E402
-from fewshot_course.tf import networks as tf_networks  # noqa: E402
-from fewshot_course.torch import encoder as torch_encoder  # noqa: E402
-from fewshot_course.torch import fine_tuning as torch_tuning  # noqa: E402
-from fewshot_course.torch import networks as torch_networks  # noqa: E402
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+import tensorflow as tf
+
+from fewshot_course.both.fine_tuning import draw_weights, head_shapes
+from fewshot_course.tf import encoder as tf_encoder
+from fewshot_course.tf import fine_tuning as tf_tuning
+from fewshot_course.tf import networks as tf_networks
+from fewshot_course.torch import encoder as torch_encoder
+from fewshot_course.torch import fine_tuning as torch_tuning
+from fewshot_course.torch import networks as torch_networks
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 CLASSES, N, LENGTH = 3, 8, 7

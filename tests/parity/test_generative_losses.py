@@ -6,17 +6,19 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+import torch
 
-from torch.nn import functional as F  # noqa: E402
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+import tensorflow as tf
+from torch.nn import functional as F
 
-from fewshot_course._streams import Streams  # noqa: E402
-from fewshot_course.tf import gan as tf_gan  # noqa: E402
-from fewshot_course.tf import networks as tf_networks  # noqa: E402
-from fewshot_course.tf import vae as tf_vae  # noqa: E402
-from fewshot_course.torch import gan as torch_gan  # noqa: E402
-from fewshot_course.torch import vae as torch_vae  # noqa: E402
+from fewshot_course._streams import Streams
+from fewshot_course.tf import gan as tf_gan
+from fewshot_course.tf import networks as tf_networks
+from fewshot_course.tf import vae as tf_vae
+from fewshot_course.torch import gan as torch_gan
+from fewshot_course.torch import vae as torch_vae
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 LATENT, CLASSES, SIZE = 3, 4, (4, 4)

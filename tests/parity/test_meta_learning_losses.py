@@ -3,19 +3,22 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+import torch
 
-from fewshot_course._streams import Streams  # noqa: E402
-from fewshot_course.both.maml import reptile_batches  # noqa: E402
-from fewshot_course.data import EpisodeSampler, SinusoidSampler  # noqa: E402
-from fewshot_course.tf import maml as tf_maml  # noqa: E402
-from fewshot_course.tf import meta_networks as tf_meta_networks  # noqa: E402
-from fewshot_course.tf import networks as tf_networks  # noqa: E402
-from fewshot_course.tf import protonet as tf_protonet  # noqa: E402
-from fewshot_course.torch import maml as torch_maml  # noqa: E402
-from fewshot_course.torch import meta_networks as torch_meta_networks  # noqa: E402
-from fewshot_course.torch import protonet as torch_protonet  # noqa: E402
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+import tensorflow as tf
+
+from fewshot_course._streams import Streams
+from fewshot_course.both.maml import reptile_batches
+from fewshot_course.data import EpisodeSampler, SinusoidSampler
+from fewshot_course.tf import maml as tf_maml
+from fewshot_course.tf import meta_networks as tf_meta_networks
+from fewshot_course.tf import networks as tf_networks
+from fewshot_course.tf import protonet as tf_protonet
+from fewshot_course.torch import maml as torch_maml
+from fewshot_course.torch import meta_networks as torch_meta_networks
+from fewshot_course.torch import protonet as torch_protonet
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 AFTER_STEPS = {"float64": 1e-10, "float32": 1e-4}  # weights that several updates have moved

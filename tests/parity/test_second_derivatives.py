@@ -9,16 +9,18 @@ import inspect
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+import torch
 
-import keras  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.func import functional_call, grad, vmap  # noqa: E402
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+import keras
+import tensorflow as tf
+from torch import nn
+from torch.func import functional_call, grad, vmap
 
-import fewshot_course.tf  # noqa: E402, F401
-from fewshot_course.tf import networks as tf_networks  # noqa: E402
-from fewshot_course.torch import networks as torch_networks  # noqa: E402
+import fewshot_course.tf  # noqa: F401
+from fewshot_course.tf import networks as tf_networks
+from fewshot_course.torch import networks as torch_networks
 
 TOLERANCE = 1e-6
 WRONG = 1e-3

@@ -3,16 +3,19 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+import torch
 
-import fewshot_course.tf as course_tf  # noqa: E402
-import fewshot_course.torch as course_torch  # noqa: E402
-from fewshot_course._streams import Streams  # noqa: E402
-from fewshot_course.tf import networks as tf_networks  # noqa: E402
-from fewshot_course.tf import optim as tf_optim  # noqa: E402
-from fewshot_course.torch import networks as torch_networks  # noqa: E402
-from fewshot_course.torch import optim as torch_optim  # noqa: E402
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+import tensorflow as tf
+
+import fewshot_course.tf as course_tf
+import fewshot_course.torch as course_torch
+from fewshot_course._streams import Streams
+from fewshot_course.tf import networks as tf_networks
+from fewshot_course.tf import optim as tf_optim
+from fewshot_course.torch import networks as torch_networks
+from fewshot_course.torch import optim as torch_optim
 
 SHAPES = {"mlp": (12,), "conv4": (8, 8), "conv4 on 16 x 16": (16, 16)}
 OPTIMISERS = {"sgd": {"lr": 0.05, "momentum": 0.9}, "adamw": {"lr": 1e-3}}
