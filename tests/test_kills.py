@@ -7,14 +7,18 @@ import inspect
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import every_estimator
 import killed_estimators
+import numpy as np
+import own_data
 import pytest
 import tiny_bert
 from frameworks import FRAMEWORKS
 
+ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("FEWSHOT_COURSE_KILLS", "1"))
 
 
@@ -84,3 +88,38 @@ print(*before, *held())
     assert more_files <= files + 1
     assert more_threads <= threads
     assert more_peak - peak <= 2.0 * more  # MB; a network of 100 kB, its graph and optimiser
+
+
+@pytest.mark.parametrize("command", ["report", "labs"])
+def test_a_killed_command_leaves_whole_files_or_none(command, tmp_path):
+    """What a page or a notebook is written over stays as it was, until the new one is whole."""
+    out = tmp_path / "out"
+    out.mkdir()
+    if command == "report":
+        source = own_data.vector_csv(tmp_path)
+        arguments = ["report", source, "--out", out / "r.html", "--draws", "3"]
+    else:
+        arguments = ["labs", "build", "--out", out]
+    call = [sys.executable, "-c", "from fewshot_course.cli import main; main()", *arguments]
+    subprocess.run(call, check=True, capture_output=True, cwd=ROOT)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert before
+    started = time.monotonic()
+    subprocess.run(call, check=True, capture_output=True, cwd=ROOT)
+    lasts = time.monotonic() - started
+    rng = np.random.default_rng(0)
+    for _ in range(KILLS + 2):
+        child = subprocess.Popen(
+            call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+        )
+        time.sleep(rng.uniform(0.5, 1.0) * lasts)
+        child.kill()
+        child.wait()
+        for path, content in before.items():
+            now = path.read_bytes()
+            if path.suffix == ".html":  # it shows seconds, which differ
+                assert now.startswith(content[:200])
+                assert now.rstrip().endswith(b"</html>")
+            elif path.suffix != ".safetensors":
+                assert now == content
+    subprocess.run(call, check=True, capture_output=True, cwd=ROOT)

@@ -384,7 +384,9 @@ def build(root: Path, out: Path, topics: Sequence[str] = (), *, force: bool = Fa
         )
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        fresh = path.with_name(f".{path.name}.new")  # whole or not there, also after a kill
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)
     return list(texts)
 
 
