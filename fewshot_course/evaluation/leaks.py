@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from fewshot_course._arguments import checked
 from fewshot_course._checks import check_features, check_labels, check_number
@@ -121,7 +122,7 @@ def check_one_query_at_a_time(predict: Predict, X_train: Any, y_train: Any, X_qu
         ValueError: for fewer than two queries.
     """
     queries = _examples("X_query", X_query, 2)
-    X_train, y_train = _training(X_train, y_train)
+    _training(X_train, y_train)
     together = _predictions(predict, X_train, y_train, queries)
     alone = np.concatenate(
         [_predictions(predict, X_train, y_train, queries[i : i + 1]) for i in range(len(queries))]
@@ -152,7 +153,7 @@ def check_query_order(
         ValueError: for fewer than two queries.
     """
     queries = _examples("X_query", X_query, 2)
-    X_train, y_train = _training(X_train, y_train)
+    _training(X_train, y_train)
     order = np.random.default_rng(rng).permutation(len(queries))
     here = _predictions(predict, X_train, y_train, queries)[order]
     there = _predictions(predict, X_train, y_train, queries[order])
@@ -180,7 +181,7 @@ def check_label_names(
         ValueError: for labels of one class only.
     """
     queries = _examples("X_query", X_query)
-    X_train, labels = _training(X_train, y_train)
+    labels = _training(X_train, y_train)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(f"y_train needs at least two classes, got {len(classes)}.")
@@ -229,7 +230,7 @@ def check_test_labels_unused(
         ValueError: for test labels of one class only.
     """
     queries = _examples("X_test", X_test, 2)
-    X_train, y_train = _training(X_train, y_train)
+    _training(X_train, y_train)
     labels = check_labels("y_test", y_test, n=len(queries))
     if len(np.unique(labels)) < 2:
         raise ValueError("y_test needs at least two classes: a shuffle would change nothing.")
@@ -342,7 +343,7 @@ def _indices(name: str, values: Any) -> np.ndarray:
 def _examples(name: str, X: Any, least: int = 1) -> np.ndarray:
     """Return examples as an array: finite numbers, or texts.  NaN would hide a leak."""
     try:
-        array = np.asarray(X)
+        array = X.toarray() if sparse.issparse(X) else np.asarray(X)
     except ValueError:
         raise ValueError(f"{name} is ragged: all examples must have one shape.") from None
     if array.ndim == 0 or len(array) < least:
@@ -355,9 +356,9 @@ def _examples(name: str, X: Any, least: int = 1) -> np.ndarray:
     return array
 
 
-def _training(X_train: Any, y_train: Any) -> tuple[np.ndarray, np.ndarray]:
-    X = _examples("X_train", X_train)
-    return X, check_labels("y_train", y_train, n=len(X))
+def _training(X_train: Any, y_train: Any) -> np.ndarray:
+    """Check the examples that the pipeline gets as they are; return their labels."""
+    return check_labels("y_train", y_train, n=len(_examples("X_train", X_train)))
 
 
 def _predictions(predict: Predict, X_train: Any, y_train: Any, X_query: np.ndarray) -> np.ndarray:

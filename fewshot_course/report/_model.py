@@ -571,11 +571,14 @@ def _sparse_rows(arrays: Mapping[str, np.ndarray], n: int, width: Any) -> Any:
 def _nearest(X: Any, points: Any, k: int) -> np.ndarray:
     """Return the indices of the k nearest points of each row, the nearest first, ``(n, k)``."""
     squares = np.asarray((points * points).sum(axis=1)).ravel()
+    if sparse.issparse(points):
+        squares = np.round(squares, 12)
     blocks = []
     for start in range(0, X.shape[0], _BLOCK):
         products = X[start : start + _BLOCK] @ points.T
         if sparse.issparse(products):
-            products = products.toarray()
+            # Rows as far as each other may differ in the last digit; the first one is meant then.
+            products = np.round(products.toarray(), 12)
         # The row's own square is the same for all points.
         distances = squares - 2 * products
         blocks.append(np.argsort(distances, axis=1, kind="stable")[:, :k])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 from fewshot_course.data import EpisodeSampler
@@ -308,3 +309,18 @@ def test_texts_can_be_checked_too():
     leaks.check_query_order(lambda a, b, c: [len(text) % 2 for text in c], texts, y, texts, 0)
     with pytest.raises(TypeError, match="X_query must hold numbers or texts"):
         leaks.check_query_order(lambda a, b, c: c, texts, y, [object(), None], 0)
+
+
+def test_sparse_examples_reach_the_pipeline_as_they_are(wide):
+    X, y = wide
+    seen = []
+
+    def protocol(X, y, rng):
+        seen.append(sparse.issparse(X))
+        return 0.5
+
+    leaks.check_chance_level(protocol, sparse.csr_array(X), y, 0)
+    assert all(seen)
+    spoiled = sparse.csr_array(np.where(X[0, 0] == X, np.nan, X))
+    with pytest.raises(ValueError, match="NaN"):
+        leaks.check_chance_level(protocol, spoiled, y, 0)
