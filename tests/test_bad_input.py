@@ -83,6 +83,7 @@ def test_functions_of_a_framework_name_what_is_wrong(framework, tmp_path, monkey
 
 def test_functions_without_a_framework_name_what_is_wrong(tmp_path, monkeypatch):
     calls = valid_calls.shared(tmp_path)
+    monkeypatch.chdir(tmp_path)  # some names are written to
     check(calls)
 
 

@@ -22,6 +22,7 @@ import fewshot_course
 from fewshot_course.both.bert import BertConfig
 from fewshot_course.frameworks import framework_module
 
+ROOT = Path(__file__).parents[2]
 Calls = dict[str, dict[str, Any]]
 
 
@@ -100,7 +101,7 @@ def shared(folder: Path) -> Calls:
     save_arrays(file, {"a": X}, {})
     (folder / "texts.csv").write_text("text,label\n" + "good,1\nbad,0\n" * 3)
     (folder / "sweep.yaml").write_text("experiment: pseudo-labels\nseeds: 2\n")
-    results = read_results(Path("results/leaderboard.jsonl"))
+    results = read_results(ROOT / Path("results/leaderboard.jsonl"))
     results = [r for r in results if r.config["data"] == "tickets"][:40]
     rows, axes = standings(results), Figure().subplots()
     append_result(folder / "results.jsonl", results[0])
@@ -227,7 +228,7 @@ def shared(folder: Path) -> Calls:
         "experiments.networks.load_network": {
             "name": "glyphs-anil-seed0", "framework": "torch",
         },
-        "experiments.networks.load_plans": {"path": Path("results/networks.yaml")},
+        "experiments.networks.load_plans": {"path": ROOT / Path("results/networks.yaml")},
         "experiments.networks.repeat_first_steps": {
             "name": "glyphs-anil-seed0", "framework": "torch",
         },
@@ -255,7 +256,7 @@ def shared(folder: Path) -> Calls:
         "experiments.summary.is_percent": {"metric": "accuracy"},
         "experiments.summary.summarise": {"results": results},
         "experiments.tables.comparison_table": {"results": results, "caption": "x"},
-        "experiments.tables.load": {"path": Path("results/maml.jsonl")},
+        "experiments.tables.load": {"path": ROOT / Path("results/maml.jsonl")},
         "experiments.tables.matches": {"result": results[0]},
         "experiments.tables.wide_table": {
             "results": results[:1], "caption": "x", "across": "shots",
