@@ -111,9 +111,7 @@ def checked(function: F | None = None, /, **rules: Range | Iterable[str]) -> Any
             if not _comes_from_below(error, signature):
                 raise
             kind = TypeError if isinstance(error, TypeError | AttributeError) else ValueError
-            said = kind(_explain(function, signature, args, kwargs, error))
-            said.__cause__ = _root(error)
-            raise said from said.__cause__
+            raise kind(_explain(function, signature, args, kwargs, error)) from _root(error)
 
     return call
 

@@ -26,8 +26,11 @@ OBSCURE = 0.02
 """Part of all refusals that may be of another kind than documented."""
 
 
-def outcome(function, arguments, changed):
-    """Call; return "accepted", "named", "unnamed" or "obscure", and the error."""
+def outcome(function, arguments, changed, alone=True):
+    """Call; return "accepted", "named", "unnamed" or "obscure", and the error.
+
+    Where two arguments do not fit together, and neither is wrong alone, either name will do.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -36,8 +39,7 @@ def outcome(function, arguments, changed):
         documented = isinstance(error, TypeError | ValueError | OSError | ImportError)
         if not documented and not type(error).__module__.startswith("fewshot_course"):
             return "obscure", error
-        # Where two do not fit together, either name will do.
-        names = [changed] if arguments[changed] is None else list(arguments)
+        names = [changed] if alone else list(arguments)
         said = any(re.search(rf"\b{name}\b", str(error)) for name in names)
         return ("named" if said else "unnamed"), error
     return "accepted", None
@@ -57,8 +59,8 @@ def tried(calls):
         for argument, value in arguments.items():
             optional = parameters[argument].default is None
             for what, wrong, must in bad_values.variants(argument, value):
-                found, error = outcome(function, arguments | {argument: wrong}, argument)
                 must = must and not (optional and wrong is None)
+                found, error = outcome(function, arguments | {argument: wrong}, argument, must)
                 yield f"{name} {argument} {what}", must, found, error
 
 

@@ -17,7 +17,46 @@ MMD_WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Widths of MMD's kernels, in units of the mean squared distance of two codes."""
 
 
-class CORALAdapter(Adapter):
+class _Aligner(Adapter):
+    """An adapter whose alignment has one weight and no network of its own."""
+
+    def __init__(
+        self,
+        network: str | Callable[[], Any] | None = None,
+        latent_dim: int = 32,
+        weight: float = 1.0,
+        warmup: float = 0.5,
+        target_weight: float = 1.0,
+        scale_bounds: tuple[float, float] = (0.5, 2.0),
+        steps: int = 1000,
+        batch_size: int = 128,
+        lr: float = 1e-3,
+        prediction_samples: int = 0,
+        dtype: str = "float32",
+        random_state: int | None = None,
+    ) -> None:
+        self.network = network
+        self.latent_dim = latent_dim
+        self.weight = weight
+        self.warmup = warmup
+        self.target_weight = target_weight
+        self.scale_bounds = scale_bounds
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.prediction_samples = prediction_samples
+        self.dtype = dtype
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_number("weight", self.weight, low=0)
+
+    def _aligns(self) -> bool:
+        return self.weight > 0
+
+
+class CORALAdapter(_Aligner):
     """Align the covariances of the codes of two domains (Sun & Saenko 2016).
 
     The loss of a step is
@@ -48,43 +87,8 @@ class CORALAdapter(Adapter):
         history_: name → array ``(steps,)``: "loss", "alignment".
     """
 
-    def __init__(
-        self,
-        network: str | Callable[[], Any] | None = None,
-        latent_dim: int = 32,
-        weight: float = 1.0,
-        warmup: float = 0.5,
-        target_weight: float = 1.0,
-        scale_bounds: tuple[float, float] = (0.5, 2.0),
-        steps: int = 1000,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        prediction_samples: int = 0,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.latent_dim = latent_dim
-        self.weight = weight
-        self.warmup = warmup
-        self.target_weight = target_weight
-        self.scale_bounds = scale_bounds
-        self.steps = steps
-        self.batch_size = batch_size
-        self.lr = lr
-        self.prediction_samples = prediction_samples
-        self.dtype = dtype
-        self.random_state = random_state
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_number("weight", self.weight, low=0)
-
-    def _aligns(self) -> bool:
-        return self.weight > 0
-
-
-class MMDAdapter(Adapter):
+class MMDAdapter(_Aligner):
     """Align the codes of two domains by maximum mean discrepancy (Long et al. 2015).
 
     The loss of a step is
@@ -114,41 +118,6 @@ class MMDAdapter(Adapter):
         input_shape_: shape of one example.
         history_: name → array ``(steps,)``: "loss", "alignment".
     """
-
-    def __init__(
-        self,
-        network: str | Callable[[], Any] | None = None,
-        latent_dim: int = 32,
-        weight: float = 1.0,
-        warmup: float = 0.5,
-        target_weight: float = 1.0,
-        scale_bounds: tuple[float, float] = (0.5, 2.0),
-        steps: int = 1000,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        prediction_samples: int = 0,
-        dtype: str = "float32",
-        random_state: int | None = None,
-    ) -> None:
-        self.network = network
-        self.latent_dim = latent_dim
-        self.weight = weight
-        self.warmup = warmup
-        self.target_weight = target_weight
-        self.scale_bounds = scale_bounds
-        self.steps = steps
-        self.batch_size = batch_size
-        self.lr = lr
-        self.prediction_samples = prediction_samples
-        self.dtype = dtype
-        self.random_state = random_state
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_number("weight", self.weight, low=0)
-
-    def _aligns(self) -> bool:
-        return self.weight > 0
 
 
 class DANNAdapter(Adapter):

@@ -204,8 +204,6 @@ class KLAdapter(Adapter):
             ``2·latent_dim`` outputs, or ``None`` (chosen by the shape of X).
         latent_dim: size of a code.
         estimator: of the KL, "moments" or "mixture", see ``two_way_kl``.
-        leave_one_out: of "mixture": leave a code's own component out.  Here to be seen failing:
-            the loss has no lower bound then, and more steps ruin the classifier.
         weight: of KL(target‖source), ≥ 0.  0 with ``reverse_weight=0`` trains on the source only.
         reverse_weight: of KL(source‖target), ≥ 0.
         warmup: part of the steps over which both weights rise, in [0, 1].
@@ -217,6 +215,8 @@ class KLAdapter(Adapter):
         prediction_samples: codes averaged in a prediction; 0 takes the mean code.
         dtype: "float32" or "float64".
         random_state: seed; the same seed gives the same run in both frameworks.
+        leave_one_out: of "mixture": leave a code's own component out.  Here to be seen failing:
+            the loss has no lower bound then, and more steps ruin the classifier.
 
     Attributes:
         network_: the trained ``StochasticClassifier``.
@@ -230,7 +230,6 @@ class KLAdapter(Adapter):
         network: str | Callable[[], Any] | None = None,
         latent_dim: int = 32,
         estimator: str = "moments",
-        leave_one_out: bool = False,
         weight: float = 0.05,
         reverse_weight: float = 0.05,
         warmup: float = 0.5,
@@ -242,11 +241,11 @@ class KLAdapter(Adapter):
         prediction_samples: int = 0,
         dtype: str = "float32",
         random_state: int | None = None,
+        leave_one_out: bool = False,
     ) -> None:
         self.network = network
         self.latent_dim = latent_dim
         self.estimator = estimator
-        self.leave_one_out = leave_one_out
         self.weight = weight
         self.reverse_weight = reverse_weight
         self.warmup = warmup
@@ -258,6 +257,7 @@ class KLAdapter(Adapter):
         self.prediction_samples = prediction_samples
         self.dtype = dtype
         self.random_state = random_state
+        self.leave_one_out = leave_one_out
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

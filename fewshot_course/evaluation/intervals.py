@@ -24,8 +24,8 @@ class Interval:
 
     Attributes:
         mean: the mean over the draws.
-        low: lower end of the interval; NaN where n = 1.
-        high: upper end of the interval; NaN where n = 1.
+        low: lower end of the interval; NaN where n = 1, unless it is over test items.
+        high: upper end of the interval; likewise.
         n: number of draws.
         confidence: the level, e.g. 0.95.
     """
@@ -81,9 +81,10 @@ class Difference(Interval):
     def excludes_zero(self) -> bool:
         """Whether the interval lies on one side of zero.
 
-        Only then may you say that one of the two is better.  False where n = 1.
+        Only then may you say that one of the two is better.  False where n = 1, whatever the
+        interval is over: one training says nothing about the next.
         """
-        return bool(self.low > 0 or self.high < 0)
+        return self.n > 1 and bool(self.low > 0 or self.high < 0)
 
     def format(self, percent: bool = True, digits: int | None = None) -> str:
         """Return the difference with its sign, such as ``+3.1 points [+1.2, +5.0], n = 10``.
@@ -161,12 +162,12 @@ def accuracy_interval(correct: ArrayLike, confidence: float = 0.95) -> Interval:
     draw.  With :math:`y_{ri}` = μ + a_r + b_i + e_{ri} for draw r and item i the variance of the
     mean of R draws and C items is :math:`σ_a^2/R + σ_b^2/C + σ_e^2/(RC)`; an interval over draws
     knows the first part only.  The three are estimated by sums of squares (Searle, Casella &
-    McCulloch 1992, section 4.3; where draws have other items, Gao & Owen 2017, section 4), the
-    degrees of freedom by Satterthwaite (1946).
+    McCulloch 1992; where draws have other items, Gao & Owen 2017), the degrees of freedom by
+    Satterthwaite (1946).
 
     The ends are Wilson's (1927) for as many answers as would have this variance, so that they
     stay within [0, 1]; the variance is never taken below that of R·C independent answers.  A
-    bootstrap over draws and items gives the like, and is too narrow for ten draws or fewer.
+    bootstrap over draws and items gives the like for many draws, and is too narrow for three.
 
     Args:
         correct: ``(draws, items)``, 1 or True where right; NaN where an item is no part of a
@@ -174,12 +175,14 @@ def accuracy_interval(correct: ArrayLike, confidence: float = 0.95) -> Interval:
         confidence: the level, in (0, 1).
 
     Returns:
-        The interval; its ``n`` is the number of draws.  One draw is taken for independent items.
+        The interval; its ``n`` is the number of draws.  One draw is taken for independent items,
+        and its interval is about this one training.
 
     Raises:
-        ValueError: for another shape, values other than 0, 1 and NaN, or a draw without items.
+        ValueError: for another shape, values other than 0, 1 and NaN, a draw without items, or
+            several draws of one item each.
     """
-    y = _crossed("correct", correct, low=0.0)
+    y = _crossed("correct", correct)
     mean, variance, df = _mean_and_variance(y)
     number = int((~np.isnan(y)).sum())
     if 0 < mean < 1:
@@ -208,7 +211,7 @@ def accuracy_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) ->
     Raises:
         ValueError: as :func:`accuracy_interval`, and for two shapes or other items.
     """
-    first, second = _crossed("a", a, low=0.0), _crossed("b", b, low=0.0)
+    first, second = _crossed("a", a), _crossed("b", b)
     if first.shape != second.shape or (np.isnan(first) != np.isnan(second)).any():
         raise ValueError("a and b must be answers to the same items in the same draws.")
     mean, variance, df = _mean_and_variance(first - second)
@@ -242,16 +245,18 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def _crossed(name: str, values: Any, low: float) -> np.ndarray:
+def _crossed(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind not in "fiub" or array.ndim != 2 or array.size == 0:
         raise ValueError(f"{name} must have shape (draws, items), got {array.shape}.")
     array = array.astype(np.float64)
     there = ~np.isnan(array)
-    if not np.isin(array[there], (low, 1.0)).all():
+    if not np.isin(array[there], (0.0, 1.0)).all():
         raise ValueError(f"{name} must hold 1 for a right answer, 0 for a wrong one, or NaN.")
     if not there.any(axis=1).all():
         raise ValueError(f"{name} has a draw without any item.")
+    if len(array) > 1 and there.sum() == len(array):
+        raise ValueError(f"{name} has one item a draw: nothing tells draws from items.")
     return array
 
 

@@ -279,7 +279,9 @@ def check_chance_level(
         LeakFound: if the lower end of the interval of the scores lies above chance.
         ValueError: for scores outside [0, 1].
     """
-    labels = check_labels("y", y, n=len(_examples("X", X)))
+    # A list may hold examples of different sizes, which the protocol knows how to take.
+    sizes = [len(_examples("X", one)) for one in X] if _is_ragged(X) else _examples("X", X)
+    labels = check_labels("y", y, n=len(sizes))
     check_number("draws", draws, low=2, integer=True)
     level = float(np.bincount(labels).max() / len(labels)) if chance is None else chance
     check_number("chance", level, low=0, high=1)
@@ -354,6 +356,10 @@ def _examples(name: str, X: Any, least: int = 1) -> np.ndarray:
     elif not all(isinstance(value, str) for value in array.flat):
         raise TypeError(f"{name} must hold numbers or texts, got dtype {array.dtype}.")
     return array
+
+
+def _is_ragged(X: Any) -> bool:
+    return isinstance(X, list) and len({np.shape(one) for one in X}) > 1
 
 
 def _training(X_train: Any, y_train: Any) -> np.ndarray:

@@ -81,9 +81,9 @@ def mmd_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     squares = tf.reduce_sum(tf.square(both), 1)
     products = tf.matmul(both, both, transpose_b=True)
     distances = tf.maximum(squares[:, None] + squares - 2 * products, 0)
-    scale = tf.stop_gradient(tf.reduce_mean(distances)) + distances.dtype.as_numpy_dtype(
-        np.finfo(distances.dtype.as_numpy_dtype).tiny
-    )
+    # Equal codes have no scale: then the smallest that a width can be divided by.
+    least = np.finfo(distances.dtype.as_numpy_dtype).tiny / min(MMD_WIDTHS)
+    scale = tf.maximum(tf.stop_gradient(tf.reduce_mean(distances)), least)
     kernels = [tf.exp(-distances / (c * scale)) for c in MMD_WIDTHS]
     kernel, n = tf.reduce_mean(tf.stack(kernels), 0), tf.shape(source)[0]
     return (

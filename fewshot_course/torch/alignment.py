@@ -81,7 +81,9 @@ def mmd_loss(source: Tensor, target: Tensor) -> Tensor:
     both = torch.cat([source, target])
     squares = both.square().sum(1)
     distances = (squares[:, None] + squares - 2 * both @ both.T).clamp(min=0)
-    scale = distances.detach().mean() + torch.finfo(distances.dtype).tiny
+    # Equal codes have no scale: then the smallest that a width can be divided by.
+    least = torch.finfo(distances.dtype).tiny / min(MMD_WIDTHS)
+    scale = distances.detach().mean().clamp(min=least)
     kernel = torch.stack([torch.exp(-distances / (c * scale)) for c in MMD_WIDTHS]).mean(0)
     n = source.shape[0]
     return kernel[:n, :n].mean() - 2 * kernel[:n, n:].mean() + kernel[n:, n:].mean()

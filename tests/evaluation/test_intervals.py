@@ -261,3 +261,16 @@ def test_answers_that_are_none_are_refused(bad):
         accuracy_interval(bad)
     with pytest.raises(ValueError, match="same items"):
         accuracy_difference(np.ones((2, 3)), np.ones((2, 4)))
+
+
+def test_one_draw_gives_no_verdict():
+    """An interval over its items is about this one training, not about the method."""
+    found = accuracy_difference(np.ones((1, 50)), np.r_[np.ones(10), np.zeros(40)][None])
+    assert found.low > 0
+    assert not found.excludes_zero
+    assert "no interval" in found.format()
+
+
+def test_one_item_a_draw_is_refused():
+    with pytest.raises(ValueError, match="correct has one item a draw"):
+        accuracy_interval([[1], [0], [1]])

@@ -324,3 +324,10 @@ def test_sparse_examples_reach_the_pipeline_as_they_are(wide):
     spoiled = sparse.csr_array(np.where(X[0, 0] == X, np.nan, X))
     with pytest.raises(ValueError, match="NaN"):
         leaks.check_chance_level(protocol, spoiled, y, 0)
+
+
+def test_examples_of_different_sizes_are_left_to_the_protocol():
+    X, y = [[1.0], [2.0, 3.0], [4.0], [5.0]], [0, 1, 0, 1]
+    leaks.check_chance_level(lambda X, y, rng: 0.5, X, y, 0)
+    with pytest.raises(ValueError, match="NaN"):
+        leaks.check_chance_level(lambda X, y, rng: 0.5, [*X[:3], [np.nan, 1.0]], y, 0)

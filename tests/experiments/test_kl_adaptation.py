@@ -7,11 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from frameworks import FRAMEWORKS
 
-from fewshot_course.experiments import EXPERIMENTS, read_results
+from fewshot_course.data import where
+from fewshot_course.experiments import EXPERIMENTS, kl_adaptation, read_results
 from fewshot_course.experiments.registry import RunOptions
+from fewshot_course.experiments.results import unpack_answers
 from fewshot_course.experiments.runner import run_cell, run_cells
 
 KL = EXPERIMENTS["kl-adaptation"]
@@ -95,3 +98,41 @@ def _start(framework, path, here):
         text=True,
         start_new_session=True,
     )
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_partner_of_kliep_weights_all_alike(framework):
+    config = KL.configure(**SMALL)
+    data = kl_adaptation.draw(config, 0)
+    fitted = {}
+    for method in ("kliep", "unweighted"):
+        model = kl_adaptation.make_adapter(KL.cell(method, framework, 0, config=config))
+        fitted[method] = model.fit(data.X_source, data.y_source, data.X_target, device="cpu")
+    np.testing.assert_allclose(fitted["unweighted"].weights_, 1, atol=1e-9)
+    assert fitted["kliep"].weights_.std() > 0.1
+    ours, theirs = (model.get_params() for model in fitted.values())
+    assert {name for name in ours if ours[name] != theirs[name]} == {"width"}
+
+
+def test_answers_are_those_of_the_test_part():
+    config = KL.configure(**SMALL)
+    data = kl_adaptation.draw(config, 0)
+    result = run_cell(KL.cell("source-only", "torch", 0, config=config))
+    answers = unpack_answers(result.answers)
+    assert len(answers) == data.n_items == 1797
+    np.testing.assert_array_equal(np.flatnonzero(~np.isnan(answers)), np.sort(data.test))
+    assert np.nanmean(answers) == result.metrics["accuracy"]
+
+
+@pytest.mark.parametrize(("data", "n_test"), [("mnist->usps", 2007), ("usps->mnist", 10_000)])
+def test_pairs_with_parts_of_their_own_are_scored_on_the_targets_test_part(data, n_test):
+    if where("usps") is None or where("mnist") is None:
+        pytest.skip("needs USPS and MNIST")
+    config = KL.configure(data=data, n_source=300, n_target=200, n_test=n_test, image_size=16)
+    one, other = kl_adaptation.draw(config, 0), kl_adaptation.draw(config, 1)
+    assert one.X_source.shape == (300, 16, 16)
+    assert one.X_target.shape == (200, 16, 16)
+    assert (one.y_target == -1).all()
+    assert len(one.y_test) == one.n_items == n_test
+    np.testing.assert_array_equal(one.X_test, other.X_test)
+    assert not np.array_equal(one.X_source, other.X_source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,21 @@ PLAIN = {"steps": 3, "batch_size": 8, "random_state": 0}
 META = {"network": "mlp", "hidden": (5,), "iterations": 2, "n_tasks": 2, "random_state": 0}
 DOMAINS = {"network": "mlp", "latent_dim": 3, **PLAIN}
 
-Fit = Callable[..., Any]
+
+@dataclass(frozen=True)
+class Fit:
+    """An estimator that is made anew each time, and what it is fitted to."""
+
+    make: Callable[[], Any]
+    data: tuple[Any, ...]
+
+    def __call__(self, **options: Any) -> Any:
+        """Return a fitted estimator; ``options`` are further keywords of ``fit``."""
+        return self.make().fit(*self.data, device="cpu", **options)
 
 
 def fits(framework: str, bert: Any) -> dict[str, tuple[Fit, Any]]:
-    """Name → function that fits with further keywords, and what the result predicts.
-
-    Its attribute ``parts`` is a function that returns the unfitted estimator and its data.
+    """Name → what makes and fits it, and the examples that the result predicts.
 
     Args:
         framework: "torch" or "tensorflow".
@@ -36,21 +45,10 @@ def fits(framework: str, bert: Any) -> dict[str, tuple[Fit, Any]]:
     sampler = EpisodeSampler(X, Y, 2, 2, 3)
 
     def of(name: str, *data: Any, **settings: Any) -> Fit:
-        def fit(**options: Any) -> Any:
-            return getattr(package, name)(**settings).fit(*data, device="cpu", **options)
-
-        fit.parts = lambda: (getattr(package, name)(**settings), data)  # type: ignore[attr-defined]
-        return fit
+        return Fit(lambda: getattr(package, name)(**settings), data)
 
     def compressed(name: str, teacher: Fit, *data: Any, **settings: Any) -> Fit:
-        def fit(**options: Any) -> Any:
-            return build().fit(*data, device="cpu", **options)
-
-        def build() -> Any:
-            return getattr(package, name)(teacher(), random_state=0, **settings)
-
-        fit.parts = lambda: (build(), data)  # type: ignore[attr-defined]
-        return fit
+        return Fit(lambda: getattr(package, name)(teacher(), random_state=0, **settings), data)
 
     images = of("ImageClassifier", IMAGES, Y[:24], channels=4, **PLAIN)
     tuned = of(

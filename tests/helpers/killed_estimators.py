@@ -15,7 +15,6 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 import warnings
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def train(framework, name, folder, bert, checkpoint_dir=None):
     warnings.simplefilter("ignore")
     training.CHECKPOINT_EVERY = 2
     fit, _ = every_estimator.fits(framework, bert)[name]
-    estimator, data = fit.parts()
+    estimator, data = fit.make(), fit.data
     settings = estimator.get_params(deep=False)
     for setting, value in LENGTHS.items():
         if setting in settings:
@@ -43,32 +42,16 @@ def train(framework, name, folder, bert, checkpoint_dir=None):
     estimator.save(folder)
 
 
-def fork(*args):
-    """Train in a child; return its process id."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            train(*args)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return pid
-
-
 def killed_and_resumed(framework, name, folder, bert, kills, rng):
     """Return how many children were killed, and whether the last ended as the first did."""
     whole, resumed, checkpoints = (folder / f"{name}.{part}" for part in ("a", "b", "c"))
     start = time.monotonic()
-    _, status = os.waitpid(fork(framework, name, whole, bert), 0)
+    _, status = os.waitpid(killed_training.fork(train, framework, name, whole, bert), 0)
     lasts = time.monotonic() - start
     assert status == 0, f"{name} fails undisturbed"
     killed = 0
     while True:
-        pid = fork(framework, name, resumed, bert, checkpoints)
+        pid = killed_training.fork(train, framework, name, resumed, bert, checkpoints)
         if killed < kills:
             # Most of the time goes into building; what remains is training and writing.
             time.sleep(rng.uniform(0.3, 1.0) * lasts)

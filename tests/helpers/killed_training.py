@@ -80,7 +80,7 @@ def wait_for_checkpoints(folder, pid, number):
         time.sleep(0.0005)
 
 
-def fork(*args):
+def fork(train, *args):
     """Train in a child; return its process id."""
     pid = os.fork()
     if pid == 0:
@@ -100,12 +100,12 @@ def main(framework, folder, kills, seed):
     for name in PRELOADED[framework]:
         importlib.import_module(name)
     rng = np.random.default_rng(seed)
-    _, status = os.waitpid(fork(framework, folder / "whole.npz"), 0)
+    _, status = os.waitpid(fork(train, framework, folder / "whole.npz"), 0)
     if status:
         return 1
     killed = 0
     while True:
-        pid = fork(framework, folder / "resumed.npz", folder / "checkpoints")
+        pid = fork(train, framework, folder / "resumed.npz", folder / "checkpoints")
         if killed < kills:
             wait_for_checkpoints(folder, pid, rng.integers(1, 3))
             time.sleep(rng.uniform(0, 0.005))

@@ -252,3 +252,66 @@ def test_bad_fits(framework, case):
     data = {"X_source": X, "y_source": y, "X_target": X_target} | changes
     with pytest.raises(error, match=words):
         adapter(framework, name, **params).fit(**data)
+
+
+def mmd_by_loops(source, target):
+    """Squared MMD over all pairs, kernel by kernel (Gretton et al. 2012, equation 5)."""
+    both = np.concatenate([source, target])
+    scale = np.mean([np.sum((a - b) ** 2) for a in both for b in both])
+
+    def mean_kernel(first, second):
+        values = [
+            np.mean([np.exp(-np.sum((a - b) ** 2) / (c * scale)) for c in (0.25, 0.5, 1, 2, 4)])
+            for a in first
+            for b in second
+        ]
+        return np.mean(values)
+
+    cross = mean_kernel(source, target)
+    return mean_kernel(source, source) - 2 * cross + mean_kernel(target, target), scale
+
+
+def test_mmd_loss_and_gradient(framework, rng, differences):
+    source, target = rng.normal(size=(6, 3)), rng.normal(size=(4, 3)) * 2 + 1
+    value, gradients = framework.gradients(framework.module("alignment").mmd_loss, source, target)
+    expected, scale = mmd_by_loops(source, target)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+    def with_that_scale(x, y):  # the scale is a constant to the gradient
+        both = np.concatenate([x, y])
+        squares = np.square(both[:, None] - both).sum(-1)
+        kernel = np.mean([np.exp(-squares / (c * scale)) for c in (0.25, 0.5, 1, 2, 4)], axis=0)
+        n = len(x)
+        return kernel[:n, :n].mean() - 2 * kernel[:n, n:].mean() + kernel[n:, n:].mean()
+
+    by_source = differences(lambda x: with_that_scale(x, target), source)
+    by_target = differences(lambda y: with_that_scale(source, y), target)
+    np.testing.assert_allclose(gradients[0], by_source, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(gradients[1], by_target, rtol=1e-6, atol=1e-9)
+
+
+def test_mmd_sees_a_shift_and_nothing_between_equal_batches(framework, rng):
+    loss, t = framework.module("alignment").mmd_loss, framework.tensor
+    z = rng.normal(size=(40, 2))
+    assert framework.array(loss(t(z), t(z))) == pytest.approx(0, abs=1e-12)
+    assert framework.array(loss(t(z), t(z + 5))) > 0.5
+    same = np.ones((3, 2))
+    assert framework.array(loss(t(same), t(same))) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_two_way_kl_by_the_mixture_is_the_sum_of_both_ways(framework, rng, leave_one_out):
+    module, mixture = framework.module("kl_adaptation"), framework.module("divergences").mixture_kl
+    source, target = (
+        module.Codes(*(framework.tensor(rng.normal(size=(6, 3))) for _ in range(3)))
+        for _ in range(2)
+    )
+    of_source, of_target = (source.mean, source.log_var), (target.mean, target.log_var)
+    expected = 0.7 * mixture(target.z, *of_target, *of_source, leave_one_out) + 0.2 * mixture(
+        source.z, *of_source, *of_target, leave_one_out
+    )
+    found = module.two_way_kl(source, target, "mixture", 0.7, 0.2, leave_one_out)
+    np.testing.assert_allclose(framework.array(found), framework.array(expected), rtol=1e-12)
+    if not leave_one_out:  # what training takes unless told otherwise
+        default = module.two_way_kl(source, target, "mixture", 0.7, 0.2)
+        assert framework.array(default) == framework.array(found)

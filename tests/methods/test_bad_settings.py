@@ -72,7 +72,7 @@ def outcome(estimator, data, names):
 def test_what_is_wrong_is_named(framework, tmp_path):
     found, count = [], Counter()
     for name, (fit, _) in every_estimator.fits(framework, tiny_bert.make(tmp_path)).items():
-        estimator, data = fit.parts()
+        estimator, data = fit.make(), fit.data
         for setting, value in estimator.get_params(deep=False).items():
             for wrong in wrong_settings(setting, value):
                 changed = clone(estimator)

@@ -127,7 +127,7 @@ def test_keras_adam_is_not_the_adam_of_the_paper():
     import keras
     import tensorflow as tf
 
-    import fewshot_course.tf  # noqa: F401
+    import fewshot_course.tf  # noqa: F401  (silences the start-up messages)
 
     gradient, lr, epsilon = 1e-7, 0.1, 1e-7
     weight = tf.Variable(np.float64(0.0))

@@ -18,7 +18,7 @@ import tensorflow as tf
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-import fewshot_course.tf  # noqa: F401
+import fewshot_course.tf  # noqa: F401  (silences the start-up messages)
 from fewshot_course.tf import networks as tf_networks
 from fewshot_course.torch import networks as torch_networks
 
