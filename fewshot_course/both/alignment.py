@@ -34,6 +34,7 @@ class _Aligner(Adapter):
         prediction_samples: int = 0,
         dtype: str = "float32",
         random_state: int | None = None,
+        precision: str = "float32",
     ) -> None:
         self.network = network
         self.latent_dim = latent_dim
@@ -47,6 +48,7 @@ class _Aligner(Adapter):
         self.prediction_samples = prediction_samples
         self.dtype = dtype
         self.random_state = random_state
+        self.precision = precision
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -79,6 +81,8 @@ class CORALAdapter(_Aligner):
         prediction_samples: codes averaged in a prediction; 0 takes the mean code.
         dtype: "float32" or "float64".
         random_state: seed; the same seed gives the same run in both frameworks.
+        precision: what the encoder's matrix products are computed in while training: "float32"
+            (that is, ``dtype``) or "bfloat16", for a GPU or a processor with instructions for it.
 
     Attributes:
         network_: the trained ``StochasticClassifier``.
@@ -111,6 +115,8 @@ class MMDAdapter(_Aligner):
         prediction_samples: codes averaged in a prediction; 0 takes the mean code.
         dtype: "float32" or "float64".
         random_state: seed; the same seed gives the same run in both frameworks.
+        precision: what the encoder's matrix products are computed in while training: "float32"
+            (that is, ``dtype``) or "bfloat16", for a GPU or a processor with instructions for it.
 
     Attributes:
         network_: the trained ``StochasticClassifier``.
@@ -147,6 +153,8 @@ class DANNAdapter(Adapter):
         prediction_samples: codes averaged in a prediction; 0 takes the mean code.
         dtype: "float32" or "float64".
         random_state: seed; the same seed gives the same run in both frameworks.
+        precision: what the encoder's matrix products are computed in while training: "float32"
+            (that is, ``dtype``) or "bfloat16", for a GPU or a processor with instructions for it.
 
     Attributes:
         network_: the trained ``StochasticClassifier``.
@@ -171,6 +179,7 @@ class DANNAdapter(Adapter):
         prediction_samples: int = 0,
         dtype: str = "float32",
         random_state: int | None = None,
+        precision: str = "float32",
     ) -> None:
         self.network = network
         self.latent_dim = latent_dim
@@ -185,6 +194,7 @@ class DANNAdapter(Adapter):
         self.prediction_samples = prediction_samples
         self.dtype = dtype
         self.random_state = random_state
+        self.precision = precision
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -8,7 +8,8 @@ the two domains.  The mathematics, the network and the step stand in ``torch`` a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from fewshot_course._checks import (
 )
 from fewshot_course._streams import Streams
 from fewshot_course.both.estimator import CourseClassifier
-from fewshot_course.both.training import Run
+from fewshot_course.both.training import Run, check_precision
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,16 @@ def check_domains(X_source: Any, y_source: Any, X_target: Any, y_target: Any = N
     )
 
 
+@contextmanager
+def computing_in(network: Any, precision: str) -> Iterator[None]:
+    """Make a ``StochasticClassifier`` compute in ``precision`` while the body runs."""
+    network.precision = precision
+    try:
+        yield
+    finally:
+        network.precision = "float32"
+
+
 class Adapter(CourseClassifier):
     """What the adapters of this course share: everything but the networks and the alignment.
 
@@ -106,6 +117,7 @@ class Adapter(CourseClassifier):
     prediction_samples: int
     dtype: str
     random_state: int | None
+    precision: str
 
     def fit(
         self,
@@ -178,6 +190,8 @@ class Adapter(CourseClassifier):
         check_number("steps", self.steps, low=1, integer=True)
         check_number("lr", self.lr, low=0, low_open=True)
         check_choice("dtype", self.dtype, ["float32", "float64"])
+        check_choice("precision", self.precision, ["float32", "bfloat16"])
+        check_precision(self.precision, self.dtype)
         check_number("warmup", self.warmup, low=0, high=1)
         check_number("target_weight", self.target_weight, low=0)
         check_number(
@@ -217,6 +231,8 @@ class KLAdapter(Adapter):
         random_state: seed; the same seed gives the same run in both frameworks.
         leave_one_out: of "mixture": leave a code's own component out.  Here to be seen failing:
             the loss has no lower bound then, and more steps ruin the classifier.
+        precision: what the encoder's matrix products are computed in while training: "float32"
+            (that is, ``dtype``) or "bfloat16", for a GPU or a processor with instructions for it.
 
     Attributes:
         network_: the trained ``StochasticClassifier``.
@@ -242,6 +258,7 @@ class KLAdapter(Adapter):
         dtype: str = "float32",
         random_state: int | None = None,
         leave_one_out: bool = False,
+        precision: str = "float32",
     ) -> None:
         self.network = network
         self.latent_dim = latent_dim
@@ -258,6 +275,7 @@ class KLAdapter(Adapter):
         self.dtype = dtype
         self.random_state = random_state
         self.leave_one_out = leave_one_out
+        self.precision = precision
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -91,6 +91,13 @@ class KLAdaptationConfig(Config):
     steps: int = setting(600, "training steps", low=1)
     batch_size: int = setting(128, "images of each domain in a step", low=2)
     lr: float = setting(1e-3, "learning rate of Adam", low=0.0)
+    precision: str = setting(
+        "float32",
+        "what the encoder's matrix products are computed in while training",
+        choices=("float32", "bfloat16"),
+        methods=("source-only", "target-only", *ALIGNED),
+        added=True,
+    )
 
 
 EXPERIMENT = Experiment(
@@ -295,6 +302,7 @@ def make_adapter(cell: Cell) -> Any:
         "batch_size": config.batch_size,
         "lr": config.lr,
         "prediction_samples": config.prediction_samples,
+        "precision": config.precision,
         "random_state": cell.seed,
     }
     if cell.method in ("kliep", "unweighted"):

@@ -44,6 +44,7 @@ def setting(
     choices: tuple[str, ...] | None = None,
     methods: tuple[str, ...] | None = None,
     file: bool = False,
+    added: bool = False,
 ) -> Any:
     """Return a dataclass field of a :class:`Config`.
 
@@ -57,6 +58,8 @@ def setting(
             neither in the hash nor in the result line.
         file: whether the text may be the path of a file (besides ``choices``, if given); the
             file's content then counts in the hash.
+        added: whether the setting came when runs had been stored, which its default repeats: it
+            counts in the hash and in the result line only where it differs from the default.
     """
     metadata = {
         "help": help,
@@ -65,6 +68,7 @@ def setting(
         "choices": choices,
         "methods": methods,
         "file": file,
+        "added": added,
     }
     return field(default=default, metadata=metadata)
 
@@ -246,6 +250,7 @@ class Cell:
             f.name: getattr(self.config, f.name)
             for f in dataclasses.fields(self.config)
             if f.metadata.get("methods") is None or self.method in f.metadata["methods"]
+            if not f.metadata.get("added") or getattr(self.config, f.name) != f.default
         }
 
     @cached_property

@@ -18,11 +18,18 @@ import tensorflow as tf
 from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import kl_adaptation as settings
-from fewshot_course.both.kl_adaptation import Domains
-from fewshot_course.both.training import Run, fingerprint_of
+from fewshot_course.both.kl_adaptation import Domains, computing_in
+from fewshot_course.both.training import Run, check_supported, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.tf import networks, optim
-from fewshot_course.tf._training import Networks, cross_entropy, normal, to_tensor, train
+from fewshot_course.tf._training import (
+    Networks,
+    cross_entropy,
+    normal,
+    supported_precisions,
+    to_tensor,
+    train,
+)
 from fewshot_course.tf.divergences import batch_moments, gaussian_kl, mixture_kl
 
 __all__ = [
@@ -63,7 +70,14 @@ class StochasticClassifier(keras.Model):
         n_classes: number of classes.
         scale_bounds: smallest and largest σ.  Without bounds, a small σ lets the mixture
             estimator of the KL explode, and a large one drowns the code in noise.
+
+    Attributes:
+        precision: what the encoder's matrix products are computed in, "float32" (that is, the
+            weights' own dtype) or "bfloat16".  Codes, and all that is made of them, keep the
+            dtype of the noise: differences of densities need the digits.
     """
+
+    precision = "float32"
 
     def __init__(
         self,
@@ -82,7 +96,9 @@ class StochasticClassifier(keras.Model):
 
     def encode(self, x: tf.Tensor, noise: tf.Tensor, training: bool = False) -> Codes:
         """Return the codes of ``x``; ``noise`` is standard normal ``(n, d)``."""
-        mean, raw = tf.split(self.encoder(x, training=training), 2, axis=1)
+        with networks.mixed_precision(self.encoder, self.precision):
+            outputs = self.encoder(x, training=training)
+        mean, raw = tf.split(tf.cast(outputs, noise.dtype), 2, axis=1)
         low, high = self.log_var_bounds
         return Codes(mean, low + (high - low) * tf.sigmoid(raw), noise)
 
@@ -194,6 +210,7 @@ class AdapterNetworks(Networks, settings.Adapter):
         return None
 
     def _learn(self, data: Domains, streams: Streams, run: Run) -> dict[str, np.ndarray]:
+        check_supported(self.precision, run.device, supported_precisions(run.device))
         modules = {"network": self.network_} | ({"extra": self._extra} if self._extra else {})
         weights = [w for module in modules.values() for w in module.trainable_variables]
         optimizer = optim.adam(weights, lr=self.lr)
@@ -237,17 +254,18 @@ class AdapterNetworks(Networks, settings.Adapter):
             ramp = optim.ramp(number, self.steps, self.warmup)
             return update(drawn, tf.constant(ramp, self.dtype))
 
-        return train(
-            step,
-            run,
-            steps=self.steps,
-            modules=modules,
-            optimizers={"optimizer": optimizer},
-            resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
-            fingerprint=fingerprint_of(
-                self, *(part for parts in arrays.values() for part in parts)
-            ),
-        )
+        with computing_in(self.network_, self.precision):
+            return train(
+                step,
+                run,
+                steps=self.steps,
+                modules=modules,
+                optimizers={"optimizer": optimizer},
+                resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
+                fingerprint=fingerprint_of(
+                    self, *(part for parts in arrays.values() for part in parts)
+                ),
+            )
 
     def _apply(self, output: str, X: np.ndarray, noise: np.ndarray) -> np.ndarray:
         fixed = to_tensor(noise, self._device, self.dtype)

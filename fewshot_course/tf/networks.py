@@ -166,7 +166,8 @@ class Conv4(keras.Model):
     """Four blocks of 3×3 convolution, batch norm, ReLU and 2×2 pooling, then a linear head.
 
     The network of the few-shot literature (Vinyals et al. 2016).  A block whose input is only
-    one pixel high or wide leaves its pooling out, so that 8×8 images pass too.
+    one pixel high or wide leaves its pooling out, so that 8×8 images pass too.  The largest of
+    four is taken before the ReLU and not after it: the same numbers, for a quarter of the work.
 
     Args:
         input_shape: ``(h, w)`` or ``(h, w, c)`` of one image.
@@ -199,9 +200,10 @@ class Conv4(keras.Model):
         """Map images ``(n, h, w[, c])`` to flat features, flattened channels last."""
         x = x[..., None] if len(x.shape) == 3 else x
         for conv, norm, pool in zip(self.body[::2], self.body[1::2], self._pools, strict=True):
-            x = tf.nn.relu(norm(conv(x), training=training))
+            x = norm(conv(x), training=training)
             if pool:
                 x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+            x = tf.nn.relu(x)
         return _flatten(x)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -18,11 +18,17 @@ from torch import Tensor, nn
 from fewshot_course._arguments import NOT_NEGATIVE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import kl_adaptation as settings
-from fewshot_course.both.kl_adaptation import Domains
-from fewshot_course.both.training import Run, fingerprint_of
+from fewshot_course.both.kl_adaptation import Domains, computing_in
+from fewshot_course.both.training import Run, check_supported, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.torch import networks, optim
-from fewshot_course.torch._training import Networks, normal, to_tensor, train
+from fewshot_course.torch._training import (
+    Networks,
+    normal,
+    supported_precisions,
+    to_tensor,
+    train,
+)
 from fewshot_course.torch.divergences import batch_moments, gaussian_kl, mixture_kl
 
 __all__ = [
@@ -63,7 +69,14 @@ class StochasticClassifier(nn.Module):
         n_classes: number of classes.
         scale_bounds: smallest and largest σ.  Without bounds, a small σ lets the mixture
             estimator of the KL explode, and a large one drowns the code in noise.
+
+    Attributes:
+        precision: what the encoder's matrix products are computed in, "float32" (that is, the
+            weights' own dtype) or "bfloat16".  Codes, and all that is made of them, keep the
+            dtype of the noise: differences of densities need the digits.
     """
+
+    precision = "float32"
 
     def __init__(
         self,
@@ -79,7 +92,9 @@ class StochasticClassifier(nn.Module):
 
     def encode(self, x: Tensor, noise: Tensor) -> Codes:
         """Return the codes of ``x``; ``noise`` is standard normal ``(n, d)``."""
-        mean, raw = self.encoder(x).chunk(2, dim=1)
+        with networks.mixed_precision(self.encoder, self.precision):
+            outputs = self.encoder(x)
+        mean, raw = outputs.to(noise.dtype).chunk(2, dim=1)
         low, high = self.log_var_bounds
         return Codes(mean, low + (high - low) * torch.sigmoid(raw), noise)
 
@@ -193,6 +208,7 @@ class AdapterNetworks(Networks, settings.Adapter):
         return None
 
     def _learn(self, data: Domains, streams: Streams, run: Run) -> dict[str, np.ndarray]:
+        check_supported(self.precision, run.device, supported_precisions(run.device))
         modules = {"network": self.network_} | ({"extra": self._extra} if self._extra else {})
         optimizer = optim.adam([p for m in modules.values() for p in m.parameters()], lr=self.lr)
         arrays: dict[str, tuple[np.ndarray, ...]] = {
@@ -228,17 +244,18 @@ class AdapterNetworks(Networks, settings.Adapter):
             optimizer.step()
             return {"loss": loss.detach(), "alignment": aligned.detach()}
 
-        return train(
-            step,
-            run,
-            steps=self.steps,
-            modules=modules,
-            optimizers={"optimizer": optimizer},
-            resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
-            fingerprint=fingerprint_of(
-                self, *(part for parts in arrays.values() for part in parts)
-            ),
-        )
+        with computing_in(self.network_, self.precision):
+            return train(
+                step,
+                run,
+                steps=self.steps,
+                modules=modules,
+                optimizers={"optimizer": optimizer},
+                resumables={"streams": streams} | {f"batches.{k}": v for k, v in batches.items()},
+                fingerprint=fingerprint_of(
+                    self, *(part for parts in arrays.values() for part in parts)
+                ),
+            )
 
     def _apply(self, output: str, X: np.ndarray, noise: np.ndarray) -> np.ndarray:
         fixed = to_tensor(noise, self._device, self.dtype)

@@ -109,6 +109,16 @@ def test_the_hash_counts_nothing_else():
     assert "rate" not in TOY.cell("plain", "numpy", 0).settings
 
 
+def test_the_default_of_an_added_setting_is_what_stored_runs_had():
+    experiment = EXPERIMENTS["kl-adaptation"]
+    cell = experiment.cell("kl", "torch", 0)
+    config = experiment.configure(precision="bfloat16")
+    other = experiment.cell("kl", "torch", 0, config=config)
+    assert "precision" not in cell.settings
+    assert other.settings == {**cell.settings, "precision": "bfloat16"}
+    assert other.config_hash != cell.config_hash
+
+
 def test_the_hash_is_the_same_in_every_process():
     """Stored results must be found again: a changed hash orphans every file in results/."""
     code = "from toy import TOY; print(TOY.cell('trick', 'numpy', 0).config_hash)"

@@ -40,6 +40,15 @@ def fitted(framework):
     return fit(framework, prediction_samples=2)
 
 
+@pytest.fixture(scope="module")
+def images():
+    """Images of three classes, brighter in the target: X_source, X_target."""
+    rng = np.random.default_rng(1)
+    patterns = rng.uniform(0, 0.6, size=(3, 8, 8))
+    noise = rng.uniform(0, 0.2, size=(78, 8, 8))
+    return patterns[np.arange(48) % 3] + noise[:48], patterns[np.arange(30) % 3] + 2 * noise[48:]
+
+
 # ---------------------------------------------------------------- conventions
 
 
@@ -361,3 +370,48 @@ def test_bad_input_of_a_fitted_one_is_named(fitted):
         fitted.predict_proba(with_nan(X_TARGET))
     with pytest.raises(ValueError, match="y has 3 labels for 30 examples"):
         fitted.score(X_TARGET, Y_TARGET[:3])
+
+
+# ---------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize("name", ["KLAdapter", "CORALAdapter", "MMDAdapter", "DANNAdapter"])
+def test_bfloat16_trains_close_to_float32_in_both_frameworks(both, images, name):
+    X_source, X_target = images
+    settings = {**TINY, "network": "conv4", "steps": 12, "weight": 0.1}
+    losses, answers = {}, {}
+    for f in both:
+        for precision in ("float32", "bfloat16"):
+            one = f.estimator(name, **settings, precision=precision)
+            one.fit(X_source, Y_SOURCE, X_target, device="cpu")
+            losses[f.name, precision] = one.history_["loss"]
+            answers[f.name, precision] = one
+    for f in both:
+        full, half = losses[f.name, "float32"], losses[f.name, "bfloat16"]
+        # 8 bits a number, and four layers that divide by a standard deviation.
+        np.testing.assert_allclose(half, full, rtol=0.15, atol=0.05)
+        assert np.abs(half - full).max() > 1e-5
+        # It predicts in float32, and so does what is stored.
+        one = answers[f.name, "bfloat16"]
+        assert one.network_.precision == "float32"
+        assert {array.dtype.name for array in weights_of(f, one).values()} == {"float32"}
+    torch_, tf_ = (losses[f.name, "bfloat16"] for f in both)
+    np.testing.assert_allclose(torch_, tf_, rtol=0.15, atol=0.05)
+
+
+def test_what_was_trained_in_bfloat16_predicts_the_same_when_read_again(
+    framework, images, tmp_path
+):
+    X_source, X_target = images
+    settings = {"network": "conv4", "steps": 3, "precision": "bfloat16"}
+    one = adapter(framework, **settings).fit(X_source, Y_SOURCE, X_target, device="cpu")
+    one.save(tmp_path / "w.safetensors")
+    read = type(one).load(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(read.predict_proba(X_target), one.predict_proba(X_target))
+
+
+def test_bad_precisions_are_named(framework):
+    with pytest.raises(ValueError, match="precision.*float16"):
+        fit(framework, precision="float16")
+    with pytest.raises(ValueError, match="master weights in float32, got dtype='float64'"):
+        fit(framework, precision="bfloat16", dtype="float64")

@@ -303,3 +303,50 @@ def test_bad_networks_are_named(framework):
         build(framework, a_factory(framework)(), (4,))
     with pytest.raises(TypeError, match="returned a NoneType"):
         build(framework, lambda: None, (4,))
+
+
+# ---------------------------------------------------------------- half precision
+
+
+def test_pooling_before_the_relu_changes_nothing(framework):
+    """The network as it is published, written out: ReLU, then the largest of four."""
+    module = build(framework, "conv4", (8, 8))
+    X = np.random.default_rng(0).uniform(size=(6, 8, 8))
+    if framework.name == "torch":
+        from torch.nn import functional as F
+
+        x = framework.tensor(X)[:, None]
+        for layer in module.eval().body:
+            name = type(layer).__name__
+            if name == "MaxPool2d":
+                x = layer(F.relu(x))
+            elif name != "ReLU":
+                x = layer(x)
+        expected = framework.array(module.head(F.relu(x).permute(0, 2, 3, 1).flatten(1)))
+    else:
+        import tensorflow as tf
+
+        x = framework.tensor(X)[..., None]
+        for conv, norm in zip(module.body[::2], module.body[1::2], strict=True):
+            x = tf.nn.relu(norm(conv(x)))
+            x = tf.nn.max_pool2d(x, 2, 2, "VALID") if x.shape[1] > 1 else x
+        expected = framework.array(module.head(tf.reshape(x, (len(X), -1))))
+    np.testing.assert_allclose(run(framework, module, X), expected, rtol=1e-12)
+
+
+def test_batch_norm_of_half_precision_sums_with_all_digits(both):
+    """Many numbers far from zero: sums in half precision itself would be off by a third."""
+    import torch
+
+    x = torch.as_tensor(np.random.default_rng(0).normal(5.0, 0.5, size=(400, 2, 6, 6)))
+    half = x.to(torch.bfloat16)
+    norm = both[0].module("networks").BatchNorm(2)
+    out = norm.train()(half)
+    exact = half.double()
+    mean, var = exact.mean((0, 2, 3)), exact.var((0, 2, 3), unbiased=False)
+    expected = (exact - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
+    assert out.dtype == torch.bfloat16
+    np.testing.assert_allclose(out.double().detach(), expected, rtol=2**-8, atol=2**-7)
+    np.testing.assert_allclose(norm.running_mean, 0.1 * mean.float(), rtol=1e-5)
+    n = half.numel() // 2
+    np.testing.assert_allclose(norm.running_var, 0.9 + 0.1 * var * n / (n - 1), rtol=1e-5)
