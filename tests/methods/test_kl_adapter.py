@@ -411,7 +411,7 @@ def test_what_was_trained_in_bfloat16_predicts_the_same_when_read_again(
 
 
 def test_bad_precisions_are_named(framework):
-    with pytest.raises(ValueError, match="precision.*float16"):
+    with pytest.raises(ValueError, match=r"precision=.*float16"):
         fit(framework, precision="float16")
     with pytest.raises(ValueError, match="master weights in float32, got dtype='float64'"):
         fit(framework, precision="bfloat16", dtype="float64")
