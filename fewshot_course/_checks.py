@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -177,3 +177,16 @@ def check_labels(
             + (" or -1 for 'unknown'." if allow_unlabelled else ".")
         )
     return array
+
+
+def check_keys(
+    what: str, found: Any, required: Collection[str], optional: Collection[str] = ()
+) -> None:
+    """Raise unless a mapping has all required keys and no unknown one; the nearest is named."""
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{what} must be a mapping, got {show(found)}.")
+    for name in found:
+        check_choice(f"{what}: key", name, [*required, *optional])
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise ValueError(f"{what} lacks {', '.join(missing)}.")

@@ -616,6 +616,10 @@ def _print_table(rows: Sequence[Any]) -> None:
         difference = "" if row.difference is None else row.difference.format(percent=percent)
         if row.difference is not None and not row.difference.excludes_zero:
             difference += " (no clear difference)"
+        elif row.holm_p is not None and row.holm_p >= 0.05:
+            difference += " (not clear among so many)"
+        if row.difference is not None and row.baseline != rows[0].method:
+            difference += f", to {row.baseline}"
         cells = [*([row.data] if several_data else []), row.method, row.framework]
         cells += [str(row.settings.get(name, "")) for name in settings]
         cells += [score, difference, f"{row.seconds:.2f}", f"{row.peak_mb:.0f}"]

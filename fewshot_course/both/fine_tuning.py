@@ -25,7 +25,7 @@ from fewshot_course.both.optim import Schedule
 from fewshot_course.both.probe import fit_probe, unit
 from fewshot_course.both.pseudo_labels import check_classes, class_index
 from fewshot_course.both.texts import Tokens, check_max_length, check_texts, tokenise
-from fewshot_course.both.training import Run, check_precision, fingerprint_of
+from fewshot_course.both.training import Progress, Run, check_precision, fingerprint_of
 from fewshot_course.weights import Arrays
 
 LSTM_UNITS = 128
@@ -352,7 +352,7 @@ class TextClassifier(CourseClassifier):
         y: Any,
         *,
         device: str = "auto",
-        progress: bool = False,
+        progress: Progress = False,
         log_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -364,7 +364,8 @@ class TextClassifier(CourseClassifier):
             X: list of str.
             y: labels ≥ 0, ``(n,)``.
             device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, or a function that is told of each update:
+                it gets how many are done, and name → value of the last one's losses.
             log_dir: folder for TensorBoard.
             checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
 

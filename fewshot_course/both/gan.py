@@ -16,7 +16,7 @@ from fewshot_course.both.generative import (
     check_widths,
     one_hot,
 )
-from fewshot_course.both.training import Run
+from fewshot_course.both.training import Progress, Run
 
 WIDTHS = {"mlp": ((500, 250, 250), (500, 500)), "conv": ((32, 64), (64, 32))}
 """Network → usual widths of discriminator and generator."""
@@ -108,7 +108,7 @@ class GANPseudoLabeler(GenerativeLabeler):
         *,
         classes: Any = None,
         device: str = "auto",
-        progress: bool = False,
+        progress: Progress = False,
         log_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -119,7 +119,8 @@ class GANPseudoLabeler(GenerativeLabeler):
             y: labels ≥ 0, and -1 where unknown, ``(n,)``.
             classes: all the labels there are; the classes found in ``y`` if not given.
             device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, or a function that is told of each update:
+                it gets how many are done, and name → value of the last one's losses.
             log_dir: folder for TensorBoard.
             checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
 

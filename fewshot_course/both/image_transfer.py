@@ -15,7 +15,7 @@ from fewshot_course._checks import check_choice, check_features, check_labels, c
 from fewshot_course._streams import Streams
 from fewshot_course.both.estimator import CourseClassifier
 from fewshot_course.both.pseudo_labels import check_classes, class_index
-from fewshot_course.both.training import Run
+from fewshot_course.both.training import Progress, Run
 from fewshot_course.weights import part_of
 
 TUNE = ("scratch", "full", "head")
@@ -134,7 +134,7 @@ class ImageClassifier(CourseClassifier):
         y: Any,
         *,
         device: str = "auto",
-        progress: bool = False,
+        progress: Progress = False,
         log_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -144,7 +144,8 @@ class ImageClassifier(CourseClassifier):
             X: images ``(n, h, w[, c])`` in [0, 1], or vectors ``(n, d)`` for "mlp".
             y: labels ≥ 0, ``(n,)``.
             device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, or a function that is told of each update:
+                it gets how many are done, and name → value of the last one's losses.
             log_dir: folder for TensorBoard.
             checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
 

@@ -26,7 +26,7 @@ from fewshot_course._checks import (
 )
 from fewshot_course._streams import Streams
 from fewshot_course.both.estimator import CourseClassifier
-from fewshot_course.both.training import Run, check_precision
+from fewshot_course.both.training import Progress, Run, check_precision
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Adapter(CourseClassifier):
         y_target: Any = None,
         *,
         device: str = "auto",
-        progress: bool = False,
+        progress: Progress = False,
         log_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -139,7 +139,8 @@ class Adapter(CourseClassifier):
             X_target: ``(m, ...)``, shaped like the source.
             y_target: labels ``(m,)``, -1 where unknown; ``None``: all unknown.
             device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, or a function that is told of each update:
+                it gets how many are done, and name → value of the last one's losses.
             log_dir: folder for TensorBoard.
             checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
 

@@ -13,7 +13,7 @@ from fewshot_course._checks import check_choice, check_features, check_number
 from fewshot_course._streams import Streams
 from fewshot_course.both.estimator import CourseClassifier
 from fewshot_course.both.kl_adaptation import check_domains
-from fewshot_course.both.training import Run
+from fewshot_course.both.training import Progress, Run
 
 WIDTH_FACTORS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Kernel widths that are tried, as multiples of the median distance of source and centres."""
@@ -88,7 +88,7 @@ class KLIEP(CourseClassifier):
         y_target: Any = None,
         *,
         device: str = "auto",
-        progress: bool = False,
+        progress: Progress = False,
         log_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -100,7 +100,8 @@ class KLIEP(CourseClassifier):
             X_target: ``(m, ...)``, shaped like the source.
             y_target: labels ``(m,)``, -1 where unknown; ``None``: all unknown.
             device: "auto", "cpu", "cuda", ...; the weights are computed on the CPU.
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, or a function that is told of each update:
+                it gets how many are done, and name → value of the last one's losses.
             log_dir: folder for TensorBoard.
             checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
 

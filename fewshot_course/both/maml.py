@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from fewshot_course._checks import check_choice, check_features, check_labels, check_number
 from fewshot_course._streams import Streams
 from fewshot_course.both.estimator import Storable, check_answer
-from fewshot_course.both.training import Run, TrainingDiverged
+from fewshot_course.both.training import Progress, Run, TrainingDiverged
 from fewshot_course.data.episodes import Episodes
 
 Predictor = Callable[[np.ndarray], np.ndarray]
@@ -121,7 +121,7 @@ class MetaEstimator(Storable):
         sampler: Any,
         *,
         device: str = "auto",
-        progress: bool = False,
+        progress: Progress = False,
         log_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -131,7 +131,8 @@ class MetaEstimator(Storable):
             sampler: anything with ``sample(rng, n_tasks) -> Episodes``, such as
                 :class:`~fewshot_course.data.EpisodeSampler`.
             device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, or a function that is told of each update:
+                it gets how many are done, and name → value of the last one's losses.
             log_dir: folder for TensorBoard.
             checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
 

@@ -19,7 +19,7 @@ from fewshot_course._checks import (
 )
 from fewshot_course._streams import Streams
 from fewshot_course.both.estimator import CourseClassifier
-from fewshot_course.both.training import Run
+from fewshot_course.both.training import Progress, Run
 
 
 def check_classes(y: np.ndarray, classes: Any = None) -> np.ndarray:
@@ -182,7 +182,7 @@ class SelfTraining(CourseClassifier):
         *,
         classes: Any = None,
         device: str = "auto",
-        progress: bool = False,
+        progress: Progress = False,
         log_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -194,7 +194,8 @@ class SelfTraining(CourseClassifier):
             sample_weight: weight of each labelled example's loss, ``(n,)`` ≥ 0; ``None``: 1.
             classes: all the labels there are; the classes found in ``y`` if not given.
             device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, or a function that is told of each update:
+                it gets how many are done, and name → value of the last one's losses.
             log_dir: folder for TensorBoard.
             checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
 

@@ -35,7 +35,7 @@ from fewshot_course.both.pruning import (
     quantize_symmetric,
 )
 from fewshot_course.both.texts import Tokens
-from fewshot_course.both.training import Run, fingerprint_of
+from fewshot_course.both.training import Progress, Run, fingerprint_of
 from fewshot_course.data import BatchStream
 from fewshot_course.weights import Arrays, pack, part_of, unpack
 
@@ -192,7 +192,7 @@ class CompressedClassifier(CourseClassifier):
         y: Any = None,
         *,
         device: str = "auto",
-        progress: bool = False,
+        progress: Progress = False,
         log_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -202,7 +202,8 @@ class CompressedClassifier(CourseClassifier):
             X: the examples, as the teacher takes them.
             y: labels, -1 where unknown, ``(n,)``; ``None``: all unknown.
             device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, or a function that is told of each update:
+                it gets how many are done, and name → value of the last one's losses.
             log_dir: folder for TensorBoard.
             checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
 

@@ -52,6 +52,9 @@ Write = Callable[[str, float, int], None]
 
 OpenLog = Callable[[str], AbstractContextManager[Write]]
 
+Progress = bool | Callable[[int, dict[str, float]], object]
+"""A progress bar or not; or what is told of each update: how many are done, and its losses."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -59,14 +62,14 @@ class Run:
 
     Attributes:
         device: where it runs, as the framework names it; "auto" is resolved before.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, or a function that is told of each update.
         log_dir: folder for TensorBoard, or None.
         checkpoint_dir: folder for checkpoints, or None; a run that was interrupted resumes.
         writes: whether this process writes at all; of a group of workers one does.
     """
 
     device: str = "cpu"
-    progress: bool = False
+    progress: Progress = False
     log_dir: str | os.PathLike[str] | None = None
     checkpoint_dir: str | os.PathLike[str] | None = None
     writes: bool = True
@@ -146,16 +149,16 @@ def loop(
                     resumable.restore(meta["resumables"][name])
                 done = meta["step"]
         pending: list[tuple[Mapping[str, Any], float]] = []
-        bar = stack.enter_context(
-            tqdm(total=steps, initial=done, disable=not (run.progress and writes), unit="step")
-        )
+        told = run.progress if callable(run.progress) else None
+        shown = bool(run.progress) and told is None and writes
+        bar = stack.enter_context(tqdm(total=steps, initial=done, disable=not shown, unit="step"))
         for number in range(done, steps):
             if stop is not None and stop():
                 break  # the checkpoint is that of a run which had stopped
             pending.append((step(number), learning_rate()))
             last = number + 1 == steps or (stop is not None and stop())
             checkpoint_due = checkpoint_dir is not None and (number + 1) % CHECKPOINT_EVERY == 0
-            if last or checkpoint_due or len(pending) == CHECK_EVERY:
+            if last or checkpoint_due or told is not None or len(pending) == CHECK_EVERY:
                 first = number + 1 - len(pending)
                 _collect(pending, first, history, write)
                 bar.update(len(pending))
@@ -163,6 +166,8 @@ def loop(
                 pending = []
             if checkpoint_dir is not None and writes and (last or checkpoint_due):
                 save(number + 1)
+            if told is not None:
+                told(number + 1, {name: values[-1] for name, values in history.items()})
     return {name: np.asarray(values, np.float64) for name, values in history.items()}
 
 

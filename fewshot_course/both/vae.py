@@ -18,7 +18,7 @@ from fewshot_course.both.generative import (
     one_hot,
 )
 from fewshot_course.both.optim import ramp
-from fewshot_course.both.training import Run
+from fewshot_course.both.training import Progress, Run
 
 
 class VAEPseudoLabeler(GenerativeLabeler):
@@ -113,7 +113,7 @@ class VAEPseudoLabeler(GenerativeLabeler):
         *,
         classes: Any = None,
         device: str = "auto",
-        progress: bool = False,
+        progress: Progress = False,
         log_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -124,7 +124,8 @@ class VAEPseudoLabeler(GenerativeLabeler):
             y: labels ≥ 0, and -1 where unknown, ``(n,)``.
             classes: all the labels there are; the classes found in ``y`` if not given.
             device: "auto", "cpu", "cuda", ...
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, or a function that is told of each update:
+                it gets how many are done, and name → value of the last one's losses.
             log_dir: folder for TensorBoard.
             checkpoint_dir: folder for checkpoints; a ``fit`` that was interrupted resumes.
 

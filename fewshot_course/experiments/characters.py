@@ -7,17 +7,16 @@ the test; training tasks, validation tasks and test tasks are drawn from their o
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from fewshot_course._arguments import checked
-from fewshot_course._checks import check_choice
+from fewshot_course._checks import check_choice, check_keys
 from fewshot_course.checkpoints import load_checkpoint
 from fewshot_course.data import (
     Dataset,
@@ -28,12 +27,42 @@ from fewshot_course.data import (
     quarter_turns,
     resize_images,
 )
+from fewshot_course.evaluation import Interval, mean_interval
+from fewshot_course.experiments.looks import Look, Looks
 
-__all__ = ["Watched", "count_correct", "read_parts", "sampler", "score_part", "train"]
+__all__ = [
+    "BUDGET",
+    "LEARNS_FROM",
+    "METHODS",
+    "UNITS",
+    "Watched",
+    "answers",
+    "check_plan",
+    "count_correct",
+    "first_losses",
+    "interval",
+    "pack",
+    "read_parts",
+    "sampler",
+    "score_part",
+    "shares",
+    "train",
+    "unpack",
+]
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Parts = dict[str, Arrays]
-Look = dict[str, Any]
+
+METHODS = ("ANIL", "FOMAML", "MAML", "ProtoNet", "Reptile")
+
+BUDGET = "iterations"
+"""The setting that says how many updates a training makes."""
+
+LEARNS_FROM = ("train",)
+"""The parts of which a training depends."""
+
+UNITS = "tasks"
+"""What a row of scores counts."""
 
 N_VALIDATION = 100
 """Of Omniglot's 1,200 characters for training, those that are kept for choices."""
@@ -44,14 +73,27 @@ VALIDATION_SCRIPTS = ("ARMENIAN", "COPTIC", "LISU", "OLD ITALIC")
 VALIDATION_SEED, TEST_SEED = 1, 2
 """Seeds of the tasks: all networks meet the same ones, so that their scores can be paired."""
 
-POINTS = 16
-"""Looks at the validation tasks in a training, besides the one before it."""
-
 BLOCK = 50
 """Tasks that are drawn and scored at a time: a thousand of them would need gigabytes."""
 
-NOTE_EVERY = 100
-"""Updates between two notes of the time, as often as a checkpoint is written."""
+
+# ---------------------------------------------------------------------------- plans
+
+
+@checked
+def check_plan(plan: Any) -> None:
+    """Check the fields of a plan whose form is that of this recipe.
+
+    Raises:
+        ValueError: for an unknown or missing key.
+        TypeError: for a field that is no mapping.
+    """
+    check_keys("data", plan.data, ["name", "size"])
+    check_keys("task", plan.task, ["ways", "shots", "queries"])
+    check_keys("validation", plan.validation, ["ways", "shots", "queries", "tasks"])
+    for row in plan.scores:
+        wanted = ["ways", "shots", "queries", "tasks"]
+        check_keys("scores", row, wanted, optional=["turns", "with"])
 
 
 # ---------------------------------------------------------------------------- data
@@ -130,6 +172,63 @@ def count_correct(estimator: Any, arrays: Arrays, task: Mapping[str, Any], seed:
     sizes = [min(BLOCK, task["tasks"] - start) for start in range(0, task["tasks"], BLOCK)]
     scores = [estimator.evaluate(tasks.sample(rng, size)) for size in sizes]
     return np.rint(np.concatenate(scores) * task["ways"] * task["queries"]).astype(np.int64)
+
+
+def answers(
+    estimator: Any, parts: Parts, row: Mapping[str, Any], n: int | None = None
+) -> np.ndarray:
+    """Count the right query examples in the first ``n`` tasks of a row of scores.
+
+    Args:
+        estimator: fitted meta-learner; it stays as it is.
+        parts: of :func:`read_parts`.
+        row: a kind of task, perhaps with settings that are changed for it ("with").
+        n: at most "tasks"; ``None``: all of them.
+    """
+    task = {**row, "tasks": n or row["tasks"]}
+    ready = _with(estimator, row.get("with", {}))
+    return count_correct(ready, parts[score_part(row)], task, TEST_SEED)
+
+
+def _with(estimator: Any, changes: Mapping[str, Any]) -> Any:
+    """Return the fitted estimator with some settings changed; the one given stays as it is."""
+    if not changes:
+        return estimator
+    changed = clone(estimator).set_params(**changes)
+    for name, value in vars(estimator).items():
+        if name not in changes:
+            setattr(changed, name, value)
+    return changed
+
+
+def shares(correct: Any, row: Mapping[str, Any]) -> np.ndarray:
+    """Return the accuracy of each task, in [0, 1]."""
+    return np.asarray(correct, np.float64) / questions(row)
+
+
+def interval(correct: Any, row: Mapping[str, Any]) -> Interval:
+    """Return the accuracy with its interval over tasks: that of this one network."""
+    return mean_interval(shares(correct, row))
+
+
+def pack(correct: np.ndarray) -> list[int]:
+    """Return the counts as they stand in a card."""
+    return [int(count) for count in correct]
+
+
+def unpack(correct: list[int]) -> np.ndarray:
+    """Return the counts of a card, ``(tasks,)`` int64."""
+    return np.asarray(correct, np.int64)
+
+
+def questions(row: Mapping[str, Any]) -> int:
+    """Return the number of questions that a task asks."""
+    return row["ways"] * row["queries"]
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """Return a row's name for a message."""
+    return f"{row['ways']}-way {row['shots']}-shot"
 
 
 def sampler(arrays: Arrays, task: Mapping[str, Any]) -> EpisodeSampler:
@@ -215,38 +314,34 @@ def train(
         The looks, dicts of "updates", "seconds" (of training, looks excluded) and "correct"
         ``(tasks,)``; and the seconds of the whole training.
     """
-    budget = estimator.iterations
-    points = {round(budget * k / POINTS) for k in range(POINTS + 1)}
-    notes = Path(folder) / "looks.json"
     found = load_checkpoint(folder)
     done = found.meta["step"] if found else 0
-    looks = [look for look in _read_notes(notes) if look["updates"] <= done]
-    seconds = max((look["seconds"] for look in looks), default=0.0)
+    looks = Looks(folder, estimator.iterations, done)
 
     def look(updates: int, spent: float) -> None:
-        if any(known["updates"] == updates for known in looks):
+        if not looks.is_due(updates):
             return
-        note: Look = {"updates": updates, "seconds": round(spent, 2)}
-        if updates in points:
+        looks.seconds = spent
+        correct = None
+        if updates in looks.points:
             correct = count_correct(estimator, parts["validation"], validation, VALIDATION_SEED)
-            note["correct"] = correct.tolist()
-        looks.append(note)
-        _write_notes(notes, looks)
+        looks.note(updates, correct)
 
-    at = points | set(range(0, budget, NOTE_EVERY))
-    watched = Watched(sampler(parts["train"], task), look, at, done, seconds)
+    watched = Watched(sampler(parts["train"], task), look, looks.due, done, looks.seconds)
     estimator.fit(watched, device=device, checkpoint_dir=folder)
     watched.pause()
-    return [note for note in looks if "correct" in note], looks[-1]["seconds"]
+    return looks.scored, looks.seconds
 
 
-def _read_notes(path: Path) -> list[Look]:
-    return json.loads(path.read_text()) if path.is_file() else []
+def first_losses(
+    estimator: Any, parts: Parts, task: Mapping[str, Any], device: str, n: int
+) -> list[float]:
+    """Begin the training, and return its first ``n`` losses; the estimator can be saved.
 
-
-def _write_notes(path: Path, looks: list[Look]) -> None:
-    """Write whole or not at all: a kill must not leave half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(looks))
-    os.replace(temporary, path)
+    The rate of the first update is the same however long a run is, even if it falls to 0 at the
+    end.  So a run of two updates has the first two losses of the long one; the second loss knows
+    of initial weights, data, order of the tasks, gradient and optimiser.
+    """
+    short = estimator.set_params(iterations=n)
+    short.fit(sampler(parts["train"], task), device=device)
+    return [float(loss) for loss in short.history_["loss"]]

@@ -126,6 +126,8 @@ EXPERIMENT = Experiment(
     },
     methods=METHODS,
     default_methods=("source-only", "kl"),
+    # The network of KLIEP has no noisy codes; all others differ from source-only in one thing.
+    partners={"kliep": "unweighted"},
     data=("mnist5k", "uci_digits", "printed_digits", "mnist", "usps"),
     run="fewshot_course.experiments.kl_adaptation:run",
 )
@@ -135,6 +137,7 @@ EXPERIMENT = Experiment(
 class Draw:
     """What one seed draws; images ``(n, h, w)`` in [0, 1], ``y_target`` -1 where unknown.
 
+    No method is shown ``y_hidden``, all labels of the target; a learning curve may look at them.
     ``test`` numbers the test images within the ``n_items`` that any draw may be scored on.
     """
 
@@ -142,6 +145,7 @@ class Draw:
     y_source: np.ndarray
     X_target: np.ndarray
     y_target: np.ndarray
+    y_hidden: np.ndarray
     X_test: np.ndarray
     y_test: np.ndarray
     test: np.ndarray
@@ -169,6 +173,7 @@ def draw(config: KLAdaptationConfig, seed: int) -> Draw:
         y_source=source.y[chosen],
         X_target=_frame(target.X[adaptation], config.image_size),
         y_target=mask_labels(target.y, known)[adaptation],
+        y_hidden=target.y[adaptation],
         X_test=_frame(target.X[test], config.image_size),
         y_test=target.y[test],
         test=test,
@@ -195,6 +200,7 @@ def _draw_parts(
         y_source=source.y[chosen],
         X_target=resize_images(target.X[adaptation], size),
         y_target=mask_labels(target.y, known)[adaptation],
+        y_hidden=target.y[adaptation],
         X_test=resize_images(test.X[: config.n_test], size),
         y_test=test.y[: config.n_test],
         test=np.arange(len(test.y))[: config.n_test],
@@ -229,6 +235,7 @@ def _draw_rotated(
         y_source=train.y[source],
         X_target=resize_images(rotate_images(train.X[target], config.rotation), size),
         y_target=mask_labels(train.y[rest], known)[adaptation],
+        y_hidden=train.y[target],
         X_test=resize_images(rotate_images(test_set.X[test], config.rotation), size),
         y_test=test_set.y[test],
         test=test,

@@ -26,16 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 
 import fewshot_course
 from fewshot_course._arguments import checked
-from fewshot_course._checks import check_choice, check_number
-from fewshot_course._reading import parse_json, read_yaml, show
+from fewshot_course._checks import check_choice, check_keys, check_number
+from fewshot_course._reading import parse_json, read_yaml
 from fewshot_course.checkpoints import CheckpointError
 from fewshot_course.data import DataError
-from fewshot_course.evaluation import mean_interval, paired_difference
-from fewshot_course.experiments import characters
+from fewshot_course.evaluation import paired_difference
+from fewshot_course.experiments import characters, domains
 from fewshot_course.experiments.runner import RunError, limit_threads
 from fewshot_course.frameworks import (
     check_framework,
@@ -69,17 +68,12 @@ MAX_BYTES, MAX_BYTES_IN_ALL = 1_000_000, 12_000_000
 """Largest file of weights, and all of a folder: they are part of the course's repository."""
 
 FIRST_STEPS = 2
-"""Losses of a training that the card keeps to be repeated.
+"""Losses of a training that the card keeps to be repeated."""
 
-The rate of the first update is the same however long a run is, even if it falls to 0 at the end.
-So a run of two updates has the first two losses of the long one; the second loss knows of initial
-weights, data, order of the tasks, gradient and optimiser.
-"""
+REPEATED = {"tasks": 20, "items": 1000}
+"""Tasks or items of each row of scores that :func:`repeat_scores` scores again."""
 
-REPEATED_TASKS = 20
-"""Tasks of each row of scores that :func:`repeat_scores` scores again."""
-
-_METHODS = ("ANIL", "FOMAML", "MAML", "ProtoNet", "Reptile")
+_RECIPES = {method: recipe for recipe in (characters, domains) for method in recipe.METHODS}
 _PACKAGES = {"torch": ("torch",), "tensorflow": ("tensorflow", "keras")}
 
 
@@ -119,17 +113,20 @@ class Plan:
 
     Attributes:
         name: of the two files; lower case letters, digits and hyphens.
-        method: class of the meta-learner, such as "ProtoNet".
+        method: class of the estimator, such as "ProtoNet".  It decides on the recipe, by which the
+            network is trained and scored: ``characters`` or ``domains``.
         framework: "torch" or "tensorflow", that of the training; both read the result.
-        data: "name" and "size" of the images, see ``characters.read_parts``.
-        seed: of initial weights and training tasks, >= 0.
+        data: "name" and "size" of the images for ``characters.read_parts``; "draw" and settings
+            of the experiment for ``domains.read_parts``.
+        seed: of initial weights and training tasks or batches, >= 0.
         budget: updates, >= 1.
-        task: "ways", "shots" and "queries" of a training task.
-        validation: the same and "tasks": what the learning curve shows.
+        validation: what the learning curve shows: "items", or a kind of task and "tasks".
+        task: "ways", "shots" and "queries" of a training task; empty where there are none.
         settings: of the estimator, but budget and seed.
-        scores: rows of the test, each like ``validation``; "turns" (true: the quarter turns of
-            the test characters count as classes too) and "with" (settings of the estimator that
-            are changed for this row, such as ``{statistics: inductive}``) may be added.
+        scores: rows of the test.  For characters each is like ``validation``; "turns" (true: the
+            quarter turns of the test characters count as classes too) and "with" (settings of
+            the estimator that are changed for this row, such as ``{statistics: inductive}``) may
+            be added.  For domains it has "part" ("test" or "source") and "items".
     """
 
     name: str
@@ -138,8 +135,8 @@ class Plan:
     data: dict[str, Any]
     seed: int
     budget: int
-    task: dict[str, int]
     validation: dict[str, int]
+    task: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     scores: tuple[dict[str, Any], ...] = ()
 
@@ -151,15 +148,19 @@ class Plan:
         object.__setattr__(self, "framework", check_framework(self.framework))
         check_number("seed", self.seed, low=0, integer=True)
         check_number("budget", self.budget, low=1, integer=True)
-        _check_keys("data", self.data, ["name", "size"])
-        _check_keys("task", self.task, ["ways", "shots", "queries"])
-        _check_keys("validation", self.validation, ["ways", "shots", "queries", "tasks"])
-        for row in self.scores:
-            wanted = ["ways", "shots", "queries", "tasks"]
-            _check_keys("scores", row, wanted, optional=["turns", "with"])
-        for taken in {"iterations", "random_state"} & self.settings.keys():
+        self.recipe.check_plan(self)
+        for taken in {self.recipe.BUDGET, "random_state"} & self.settings.keys():
             raise ValueError(f"settings has {taken!r}; it is given by 'budget' or 'seed'.")
         object.__setattr__(self, "scores", tuple(self.scores))
+
+    @property
+    def recipe(self) -> Any:
+        """The module by which the network is trained and scored.
+
+        Raises:
+            ValueError: for a method that no recipe knows.
+        """
+        return _recipe(self.method)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -184,7 +185,7 @@ class Plan:
         for name in self.settings:
             check_choice(f"setting of {self.method}", name, known)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in self.settings.items()}
-        return kind(iterations=self.budget, random_state=self.seed, **settings)
+        return kind(**{self.recipe.BUDGET: self.budget}, random_state=self.seed, **settings)
 
 
 @checked
@@ -204,13 +205,14 @@ def load_plans(path: str | os.PathLike[str]) -> dict[str, Plan]:
         raise ValueError(f"{path} must hold a list of networks, each a mapping.")
     plans: dict[str, Plan] = {}
     fields = dataclasses.fields(Plan)
-    required = [f.name for f in fields if f.name not in ("settings", "scores")]
+    optional = ("task", "settings", "scores")
+    required = [f.name for f in fields if f.name not in optional]
     for number, entry in enumerate(entries, start=1):
         name = str(entry.get("name", ""))
         if name.startswith("."):
             continue
         try:
-            _check_keys("the entry", entry, required, optional=["settings", "scores"])
+            check_keys("the entry", entry, required, optional)
             plan = Plan(**entry)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, entry {number} ({name or 'no name'}): {error}") from None
@@ -220,25 +222,17 @@ def load_plans(path: str | os.PathLike[str]) -> dict[str, Plan]:
     return plans
 
 
-def _check_keys(
-    what: str, found: Mapping[str, Any], required: Sequence[str], optional: Sequence[str] = ()
-) -> None:
-    if not isinstance(found, Mapping):
-        raise TypeError(f"{what} must be a mapping, got {show(found)}.")
-    for name in found:
-        check_choice(f"{what}: key", name, [*required, *optional])
-    missing = [name for name in required if name not in found]
-    if missing:
-        raise ValueError(f"{what} lacks {', '.join(missing)}.")
-
-
 def _hash_config(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _recipe(method: str) -> Any:
+    return _RECIPES[check_choice("method", method, _RECIPES)]
+
+
 def _method(framework: str, name: str) -> Any:
     module = framework_module(framework)
-    return getattr(module, check_choice("method", name, _METHODS))
+    return getattr(module, check_choice("method", name, _RECIPES))
 
 
 # ---------------------------------------------------------------------------- the queue
@@ -280,8 +274,7 @@ def train_networks(
         say(f"{plan.name} ({number} of {len(missing)}): {plan.budget} updates of {plan.method}")
         card = _train(plan, folder, Path(checkpoints) / plan.name, device)
         scores = ", ".join(
-            f"{row['ways']}-way {row['shots']}-shot {100 * row['accuracy']:.1f} %"
-            for row in card["scores"]
+            f"{plan.recipe.describe(row)} {100 * row['accuracy']:.1f} %" for row in card["scores"]
         )
         say(f"{plan.name}: {card['seconds']:.0f} s; {scores}")
     return [folder / f"{plan.name}.json" for plan in plans]
@@ -312,10 +305,11 @@ def _train(plan: Plan, folder: Path, checkpoints: Path, device: str) -> dict[str
     with limit_threads(1), _plain_errors():
         device = resolve_device(plan.framework, device)
         commit = _commit()  # of the code that trains, not of that which is there hours later
-        parts = characters.read_parts(plan.data)
+        recipe = plan.recipe
+        parts = recipe.read_parts(plan.data)
         estimator = plan.estimator()
         first = _first_losses(plan, parts, device, folder)
-        looks, seconds = characters.train(
+        looks, seconds = recipe.train(
             estimator, parts, plan.task, plan.validation, checkpoints, device
         )
         if not np.allclose(estimator.history_["loss"][: len(first)], first, rtol=1e-5):
@@ -344,25 +338,25 @@ def _train(plan: Plan, folder: Path, checkpoints: Path, device: str) -> dict[str
             "versions": _versions(plan.framework),
             "first_losses": first,
             "plateau": _plateau(looks, plan),
-            "curve": [_point(look, plan.validation) for look in looks],
+            "curve": [_point(look, plan) for look in looks],
         }
-        card["scores"] = [_score(estimator, parts, row, row["tasks"]) for row in plan.scores]
+        card["scores"] = [_score(plan, estimator, parts, row) for row in plan.scores]
         _write_card(folder / f"{plan.name}.json", card)
     _remove_folder(checkpoints)
     return card
 
 
 def _first_losses(
-    plan: Plan, parts: characters.Parts, device: str, folder: Path | None = None
+    plan: Plan, parts: Mapping[str, Any], device: str, folder: Path | None = None
 ) -> list[float]:
     """Train a few updates; with a folder, see whether the weights have room in it."""
-    short = plan.estimator().set_params(iterations=FIRST_STEPS)
-    short.fit(characters.sampler(parts["train"], plan.task), device=device)
+    estimator = plan.estimator()
+    losses = plan.recipe.first_losses(estimator, parts, plan.task, device, FIRST_STEPS)
     if folder is not None:
         with tempfile.TemporaryDirectory() as scratch:
-            size = short.save(Path(scratch) / "network.safetensors").stat().st_size
+            size = estimator.save(Path(scratch) / "network.safetensors").stat().st_size
         _check_room(plan.name, size, folder)
-    return [float(loss) for loss in short.history_["loss"]]
+    return losses
 
 
 def _check_room(name: str, size: int, folder: Path) -> None:
@@ -432,16 +426,17 @@ def _try(plan: Plan, checkpoints: Path, device: str) -> dict[str, Any]:
         "scored_on": "validation",
     }
     with limit_threads(1), _plain_errors():
-        parts = characters.read_parts(plan.data)
-        parts = {name: parts[name] for name in ("train", "validation")}
+        recipe = plan.recipe
+        parts = recipe.read_parts(plan.data)
+        parts = {name: parts[name] for name in (*recipe.LEARNS_FROM, "validation") if name in parts}
         try:
-            looks, seconds = characters.train(
+            looks, seconds = recipe.train(
                 plan.estimator(), parts, plan.task, plan.validation, checkpoints, device
             )
         except FloatingPointError as error:  # a rate that is too high is a result too
             line["error"] = str(error)
         else:
-            curve = [_point(look, plan.validation) for look in looks]
+            curve = [_point(look, plan) for look in looks]
             line |= {k: curve[-1][k] for k in ("score", "low", "high")}
             line |= {"seconds": seconds, "curve": curve}
     _remove_folder(checkpoints)
@@ -451,9 +446,9 @@ def _try(plan: Plan, checkpoints: Path, device: str) -> dict[str, Any]:
 # ---------------------------------------------------------------------------- the card
 
 
-def _point(look: Mapping[str, Any], task: Mapping[str, int]) -> dict[str, float]:
-    """Return one point of the learning curve: score in [0, 1] and its interval over the tasks."""
-    interval = mean_interval(_shares(look["correct"], task))
+def _point(look: Mapping[str, Any], plan: Plan) -> dict[str, float]:
+    """Return one point of the learning curve: score in [0, 1] and its interval."""
+    interval = plan.recipe.interval(look["correct"], plan.validation)
     ends = {"score": interval.mean, "low": interval.low, "high": interval.high}
     return {
         "updates": look["updates"],
@@ -471,55 +466,45 @@ def _plateau(looks: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, Any] |
     before = [look for look in looks if look["updates"] <= 0.75 * plan.budget]
     if not before:
         return None
-    early = _shares(before[-1]["correct"], plan.validation)
-    late = _shares(looks[-1]["correct"], plan.validation)
+    early, late = (
+        plan.recipe.shares(look["correct"], plan.validation) for look in (before[-1], looks[-1])
+    )
     change = paired_difference(late, early)
+    width = plan.recipe.interval(looks[-1]["correct"], plan.validation).half_width
     return {
         "from_updates": before[-1]["updates"],
         "change": round(change.mean, 5) + 0.0,  # no -0.0
         "low": round(change.low, 5),
         "high": round(change.high, 5),
-        "reached": bool(abs(change.mean) <= mean_interval(late).half_width),
+        "reached": bool(abs(change.mean) <= width),
     }
 
 
 def _score(
-    estimator: Any, parts: characters.Parts, row: Mapping[str, Any], n_tasks: int
+    plan: Plan,
+    estimator: Any,
+    parts: Mapping[str, Any],
+    row: Mapping[str, Any],
+    n: int | None = None,
 ) -> dict[str, Any]:
-    """Score a network on test tasks; the interval is that over the tasks.
+    """Score a network on a row of the test, or on its first ``n`` tasks or items.
 
-    All networks meet the same tasks of a kind, and the first of more tasks are those of fewer.
+    All networks meet the same ones of a kind.
     """
-    task = {**row, "tasks": n_tasks}
-    arrays = parts[characters.score_part(row)]
-    ready = _with(estimator, row.get("with", {}))
-    correct = characters.count_correct(ready, arrays, task, characters.TEST_SEED)
-    interval = mean_interval(_shares(correct, row))
+    recipe = plan.recipe
+    correct = recipe.answers(estimator, parts, row, n)
+    interval = recipe.interval(correct, row)
     return {
-        **task,
+        **row,
+        recipe.UNITS: len(correct),
         "accuracy": round(interval.mean, 5),
         "low": round(interval.low, 5),
         "high": round(interval.high, 5),
-        "correct": [int(count) for count in correct],
+        "correct": recipe.pack(correct),
     }
 
 
-def _with(estimator: Any, changes: Mapping[str, Any]) -> Any:
-    """Return the fitted estimator with some settings changed; the one given stays as it is."""
-    if not changes:
-        return estimator
-    changed = clone(estimator).set_params(**changes)
-    for name, value in vars(estimator).items():
-        if name not in changes:
-            setattr(changed, name, value)
-    return changed
-
-
-def _shares(correct: Sequence[int] | np.ndarray, task: Mapping[str, int]) -> np.ndarray:
-    return np.asarray(correct, np.float64) / (task["ways"] * task["queries"])
-
-
-def _data_facts(parts: characters.Parts) -> dict[str, Any]:
+def _data_facts(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return size and SHA-256 of each part, over images and labels as they were used."""
     return {
         part: {
@@ -735,10 +720,11 @@ def repeat_first_steps(
     card = load_card(name, folder)
     config = dict(card["config"], name=name)
     config["framework"] = framework or config["framework"]
+    plan = Plan(**config)
     with limit_threads(1), _plain_errors():
-        parts = characters.read_parts(config["data"])
-        _check_data(card, parts, ["train"])
-        return card["first_losses"], _first_losses(Plan(**config), parts, "cpu")
+        parts = plan.recipe.read_parts(plan.data)
+        _check_data(card, parts, plan.recipe.LEARNS_FROM)
+        return card["first_losses"], _first_losses(plan, parts, "cpu")
 
 
 @checked
@@ -746,19 +732,20 @@ def repeat_scores(
     name: str,
     framework: str = "torch",
     folder: str | os.PathLike[str] | None = None,
-    n_tasks: int = REPEATED_TASKS,
+    n: int | None = None,
 ) -> list[tuple[int, int, int]]:
-    """Score the first tasks of each row of a card again.
+    """Score the first tasks or items of each row of a card again.
 
     Args:
         name: of the network.
         framework: to score in.
         folder: of weights and cards; ``None``: the course's own.
-        n_tasks: tasks of each row, at most as many as the card has.
+        n: tasks or items of each row; ``None``: those of ``REPEATED``; as many as there are, at
+            most.
 
     Returns:
-        For each row: right query examples by the card and now, and their number.  They agree but
-        for a few, whose two nearest classes are equally near up to rounding.
+        For each row: right answers by the card and now, and the number of questions.  They agree
+        but for a few, where two classes are equally near up to rounding.
 
     Raises:
         DataMismatch: if the test data is not that of the card.
@@ -766,25 +753,32 @@ def repeat_scores(
     """
     card = load_card(name, folder)
     estimator = load_network(name, framework, folder)
-    pairs = []
+    plan = Plan(name=name, **card["config"])
+    recipe, pairs = plan.recipe, []
     with limit_threads(1), _plain_errors():
-        parts = characters.read_parts(card["config"]["data"])
-        for row in card["scores"]:
-            _check_data(card, parts, [characters.score_part(row)])
-            n = min(n_tasks, row["tasks"])
-            plan = {k: row[k] for k in row if k not in ("accuracy", "low", "high", "correct")}
-            again = _score(estimator, parts, plan, n)
-            queries = n * row["ways"] * row["queries"]
-            pairs.append((sum(row["correct"][:n]), sum(again["correct"]), queries))
+        parts = recipe.read_parts(plan.data)
+        for stored in card["scores"]:
+            row = {k: stored[k] for k in stored if k not in ("accuracy", "low", "high", "correct")}
+            _check_data(card, parts, [recipe.score_part(row)])
+            asked = min(n or REPEATED[recipe.UNITS], row[recipe.UNITS])
+            before = recipe.unpack(stored["correct"])[:asked]
+            now = recipe.answers(estimator, parts, row, asked)
+            questions = asked * recipe.questions(row)
+            pairs.append((int(before.sum()), int(now.sum()), questions))
     return pairs
 
 
-def _check_data(card: Mapping[str, Any], parts: characters.Parts, names: Iterable[str]) -> None:
+def _check_data(card: Mapping[str, Any], parts: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
         found, wanted = _hash_arrays(*parts[name]), card["data"][name]["sha256"]
         if found != wanted:
             raise DataMismatch(
-                f"{card['name']}: the {name} part of {card['config']['data']['name']} is not what "
+                f"{card['name']}: the {name} part of {_data_name(card)} is not what "
                 f"the card was made with: SHA-256 {found}, the card says {wanted}. The data "
                 f"changed, or how it is read or divided; train the network anew."
             )
+
+
+def _data_name(card: Mapping[str, Any]) -> str:
+    data = card["config"]["data"]
+    return str(data.get("name", data.get("data")))

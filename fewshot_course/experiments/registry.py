@@ -153,6 +153,9 @@ class Experiment:
         default_methods: what runs if no method is named; all methods if empty.
         version: raise it when a change of the code changes the results of equal settings, so
             that stored results of the old code are not taken for those of the new.
+        partners: method → the method that differs from it in one thing alone: same network,
+            head, steps and noise.  Tables compare it with this one; with the baseline where none
+            is named.
         data_setting: the setting that names the data of a cell.
         method_flags: how the command line calls the method.
     """
@@ -167,6 +170,7 @@ class Experiment:
     frameworks: tuple[str, ...] = FRAMEWORKS
     default_methods: tuple[str, ...] = ()
     version: int = 1
+    partners: Mapping[str, str] = field(default_factory=dict)
     data_setting: str = "data"
     method_flags: tuple[str, ...] = ("--method",)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from fewshot_course.evaluation import (
     Interval,
     accuracy_difference,
     accuracy_interval,
+    holm,
     mean_interval,
     paired_difference,
 )
+from fewshot_course.experiments import EXPERIMENTS
 from fewshot_course.experiments.results import Result, unpack_answers
 
 __all__ = ["Row", "is_percent", "summarise"]
@@ -37,6 +39,9 @@ class Row:
             of them were answered right; ``None`` if every seed failed.
         difference: method minus baseline over the seeds that both have; ``None`` for the
             baseline itself, or where there is none.
+        baseline: the method that it is compared with; ``None`` where there is no difference.
+        holm_p: the difference's p-value after Holm's correction for all differences of one
+            framework that were summarised together: they answer one question.
         seconds: mean wall time of a run.
         peak_mb: largest memory of a run.
         failed: number of seeds that failed.
@@ -50,6 +55,8 @@ class Row:
     metric: str
     score: Interval | None
     difference: Difference | None
+    baseline: str | None
+    holm_p: float | None
     seconds: float
     peak_mb: float
     failed: int
@@ -74,7 +81,8 @@ def summarise(
         results: result lines; failed ones are counted.
         metric: which metric; ``None`` takes the headline, which is the first of a line.
         baseline: the method that the others are compared with, in the same framework, on the
-            same data, with the same settings and seeds; ``None`` takes the first method.
+            same data, with the same settings and seeds.  ``None`` takes for each method its
+            partner, which differs from it in one thing alone, or else the first method.
         confidence: level of the intervals.
 
     Raises:
@@ -90,6 +98,7 @@ def summarise(
         name = metric or _headline(group)
         scores = _scores(group, name)
         reference = _find_baseline(group, list(groups.values()), baseline)
+        difference = _difference(group, scores, reference, name, confidence)
         rows.append(
             Row(
                 experiment=first.experiment,
@@ -99,13 +108,29 @@ def summarise(
                 settings={k: first.config[k] for k in varied if k in first.config},
                 metric=name,
                 score=_score(group, scores, name, confidence),
-                difference=_difference(group, scores, reference, name, confidence),
+                difference=difference,
+                baseline=reference[0].method if reference and difference else None,
+                holm_p=None,
                 seconds=sum(r.seconds for r in group) / len(group),
                 peak_mb=max(r.peak_mb for r in group),
                 failed=sum(r.error is not None for r in group),
             )
         )
-    return rows
+    return _correct(rows)
+
+
+def _correct(rows: Sequence[Row]) -> list[Row]:
+    """Fill in the corrected p-values, those of each framework together."""
+    corrected = list(rows)
+    for framework in dict.fromkeys(row.framework for row in rows):
+        asked = {
+            i: row.difference.p for i, row in enumerate(rows)
+            if row.framework == framework and row.difference and row.difference.n > 1
+        }  # fmt: skip
+        if asked:
+            for i, p in zip(asked, holm(list(asked.values())), strict=True):
+                corrected[i] = replace(rows[i], holm_p=float(p))
+    return corrected
 
 
 def _headline(group: Sequence[Result]) -> str:
@@ -143,7 +168,10 @@ def _find_baseline(
     """Return the group that ``group`` is compared with: it shares framework and settings."""
     first = group[0]
     same = [g for g in groups if g[0].experiment == first.experiment]
-    name = baseline or same[0][0].method
+    there = {g[0].method for g in same}
+    experiment = EXPERIMENTS.get(first.experiment)
+    partner = experiment.partners.get(first.method) if experiment else None
+    name = baseline or (partner if partner in there else same[0][0].method)
     if first.method == name:
         return None
     for other in same:

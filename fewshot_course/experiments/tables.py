@@ -17,6 +17,10 @@ from fewshot_course.experiments.summary import Row, is_percent, summarise
 __all__ = ["Table", "comparison_table", "load", "matches", "wide_table"]
 
 
+DOUBTFUL = "°"
+"""Marks a difference that does not survive the correction for several comparisons."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A caption, a header and rows of text.
@@ -71,10 +75,15 @@ def comparison_table(
 ) -> Table:
     """Compare methods over draws: mean and interval, paired difference, seconds, memory.
 
+    A method is compared with its partner, which differs from it in one thing alone, where the
+    experiment names one and its runs are shown; the cell says so.  p-values are corrected for the
+    number of differences of a framework in the table (Holm 1979).
+
     Args:
         results: the stored runs to show, in the order of the rows.
         caption: what the table shows.
-        baseline: the method that the others are compared with; ``None``: the first.
+        baseline: the method that the others are compared with; ``None``: the partner of each, or
+            else the first.
         settings: settings that get a column each.
         names: how methods are called in the table.
 
@@ -90,11 +99,12 @@ def comparison_table(
         cells = [_name(row, names), row.framework]
         cells += [str(row.settings.get(name, "")) for name in settings]
         cells.append(row.score.format(percent=percent) if row.score else "all runs failed")
-        cells.append(row.difference.format(percent=percent) if row.difference else "")
+        cells.append(_against(row, percent, results[0].method))
+        cells.append("" if row.holm_p is None else _p_value(row.holm_p))
         cells += [f"{row.seconds:.1f}", f"{row.peak_mb:.0f}"]
         rows.append(tuple(cells))
     unit = "difference to " + _first_name(results, baseline, names)
-    header = ("method", "framework", *settings, row.metric, unit, "s", "MB")
+    header = ("method", "framework", *settings, row.metric, unit, "p (Holm)", "s", "MB")
     return Table(caption, header, tuple(rows))
 
 
@@ -110,7 +120,9 @@ def wide_table(
     """Compare methods over the values of one setting, which get a column each.
 
     The baseline's cells hold its score, the others' the paired difference to it, each with its
-    95 % interval; the caption tells the unit and the number of draws.
+    95 % interval; the caption tells the unit and the number of draws.  A difference whose interval
+    excludes 0 but whose p-value does not survive Holm's correction, for the differences of its
+    column and framework, has a °.
 
     Args:
         results: the stored runs to show, in the order of the rows.
@@ -141,6 +153,7 @@ def wide_table(
             cells[value] = ""
             if shown is not None:
                 cells[value] = _short(shown, is_percent(row.metric), signed=row.method != first)
+                cells[value] += DOUBTFUL if _is_doubtful(row) and row.method != first else ""
                 draws.add(shown.n)
     for (method, framework), cells in lines.items():
         if not any(cells.values()):
@@ -154,7 +167,28 @@ def wide_table(
     )
     counts = " or ".join(str(n) for n in sorted(draws))
     unit = "% and points" if is_percent(summarise(results)[0].metric) else "95 % intervals"
-    return Table(f"{caption} ({unit}, n = {counts})", header, rows)
+    note = ""
+    if any(cell.endswith(DOUBTFUL) for row in rows for cell in row):
+        note = f"; {DOUBTFUL} not clear among so many comparisons"
+    return Table(f"{caption} ({unit}, n = {counts}{note})", header, rows)
+
+
+def _is_doubtful(row: Row) -> bool:
+    """Whether a difference looks clear alone, but not among the others of its question."""
+    alone = row.difference is not None and row.difference.excludes_zero
+    return alone and row.holm_p is not None and row.holm_p >= 0.05
+
+
+def _against(row: Row, percent: bool, first: str) -> str:
+    """The paired difference, and what it is to, where that is not the method in the header."""
+    if row.difference is None:
+        return ""
+    text = row.difference.format(percent=percent)
+    return text if row.baseline == first else f"{text}, to {row.baseline}"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def _short(shown: Interval | Difference, percent: bool, signed: bool) -> str:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fewshot_course.evaluation import mean_interval, paired_difference
 from fewshot_course.experiments.results import Result
+from fewshot_course.experiments.summary import summarise
 from fewshot_course.experiments.tables import comparison_table, matches, wide_table
 
 RNG = np.random.default_rng(0)
@@ -90,3 +92,85 @@ def test_a_row_without_a_common_draw_is_an_error():
     stray = line("stray", 1, 7, 0.5)
     with pytest.raises(ValueError, match=r"^stray in torch shares no draw and settings with plain"):
         wide_table([*RUNS, stray], "Toys", "shots")
+
+
+# ---------------------------------------------------------------- several comparisons
+
+
+def noisy(method, gain, experiment="toy", seeds=6):
+    rng = np.random.default_rng(abs(hash_of(method)))
+    return [
+        Result(**{**vars(line(method, 1, seed, 0.5 + gain + noise)), "experiment": experiment})
+        for seed, noise in enumerate(rng.normal(scale=0.02, size=seeds))
+    ]
+
+
+def hash_of(text):
+    return sum(ord(c) * 31**i for i, c in enumerate(text)) % 2**31
+
+
+def test_p_values_are_corrected_for_the_comparisons_of_a_table():
+    runs = [
+        r for m, gain in (("plain", 0), ("a", 0.1), ("b", 0.03), ("c", 0)) for r in noisy(m, gain)
+    ]
+    rows = summarise(runs)
+    plain = [r.metrics["accuracy"] for r in runs if r.method == "plain"]
+    p = [
+        stats.ttest_rel([r.metrics["accuracy"] for r in runs if r.method == m], plain).pvalue
+        for m in "abc"
+    ]
+    expected = multipletests(p)
+    assert [row.holm_p for row in rows] == [None, *map(pytest.approx, expected)]
+    table = comparison_table(runs, "Toys")
+    assert table.header[4] == "p (Holm)"
+    assert table.rows[0][4] == ""
+    assert float(table.rows[3][4]) == pytest.approx(expected[2], abs=0.006)
+
+
+def multipletests(p):
+    """Holm's step-down written as he did: the smallest against α/m, the next α/(m - 1), ..."""
+    order, adjusted, worst = np.argsort(p), {}, 0.0
+    for step, index in enumerate(order):
+        worst = max(worst, (len(p) - step) * p[index])
+        adjusted[index] = min(worst, 1.0)
+    return [adjusted[i] for i in range(len(p))]
+
+
+def test_other_frameworks_are_not_other_questions():
+    one = [r for m, gain in (("plain", 0), ("a", 0.02)) for r in noisy(m, gain)]
+    twice = one + [
+        Result(**{**vars(r), "framework": "tensorflow", "config_hash": r.config_hash + "tf"})
+        for r in one
+    ]
+    assert [row.holm_p for row in summarise(twice)] == [row.holm_p for row in summarise(one)] * 2
+
+
+def test_a_wide_table_marks_what_is_clear_alone_but_not_among_others():
+    gains = {"plain": 0, **{f"m{i}": 0.035 for i in range(12)}}
+    runs = [r for m, gain in gains.items() for r in noisy(m, gain)]
+    rows = summarise(runs)
+    doubtful = {
+        row.method for row in rows
+        if row.difference and row.difference.excludes_zero and row.holm_p >= 0.05
+    }  # fmt: skip
+    assert doubtful  # some are clear alone
+    table = wide_table(runs, "Toys", "shots")
+    assert {row[0] for row in table.rows if row[2].endswith("°")} == doubtful
+    assert table.caption.endswith("; ° not clear among so many comparisons)")
+    assert "°" not in wide_table(runs[:12], "Toys", "shots").caption
+
+
+def test_a_method_is_compared_with_its_partner():
+    """KLIEP's network has no noisy codes, so its partner is the same one without weights."""
+    methods = ("source-only", "kl", "unweighted", "kliep")
+    runs = [r for m in methods for r in noisy(m, 0.0, experiment="kl-adaptation")]
+    assert [row.baseline for row in summarise(runs)] == [
+        None, "source-only", "source-only", "unweighted",
+    ]  # fmt: skip
+    table = comparison_table(runs, "Digits")
+    assert table.rows[3][3].endswith(", to unweighted")
+    assert "to" not in table.rows[1][3]
+    # A baseline that is named is that of all; without the partner's runs it is the first.
+    assert summarise(runs, baseline="source-only")[3].baseline == "source-only"
+    without = [r for r in runs if r.method != "unweighted"]
+    assert summarise(without)[2].baseline == "source-only"

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from fewshot_course import cli
 from fewshot_course.data import where
-from fewshot_course.experiments import characters, networks
+from fewshot_course.experiments import characters, domains, networks
 from fewshot_course.experiments.networks import (
     ArchitectureMismatch,
     CardMismatch,
@@ -108,9 +108,11 @@ def sign(folder):
 
 
 def skip_without_data(path):
-    name = json.loads(path.read_text())["config"]["data"]["name"]
-    if where(name) is None:
-        pytest.skip(f"full data sets: set FEWSHOT_COURSE_DATA to a folder with {name}")
+    data = json.loads(path.read_text())["config"]["data"]
+    names = [data["name"]] if "name" in data else data["data"].split("->")
+    missing = [name for name in names if name != "rotated" and where(name) is None]
+    if missing:
+        pytest.skip(f"full data sets: set FEWSHOT_COURSE_DATA to a folder with {missing[0]}")
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
@@ -121,11 +123,12 @@ def test_stored_networks_are_those_of_the_plan(path):
     assert card["weights"]["bytes"] <= networks.MAX_BYTES
     updates = [point["updates"] for point in card["curve"]]
     assert updates == sorted(set(updates))
-    assert (updates[0], updates[-1]) == (0, planned.budget)
+    first = {characters: 0, domains: round(planned.budget / 16)}  # an adapter is told of updates
+    assert (updates[0], updates[-1]) == (first[planned.recipe], planned.budget)
     for row, wanted in zip(card["scores"], planned.scores, strict=True):
         assert {key: row[key] for key in wanted} == wanted
-        share = np.array(row["correct"]) / (row["ways"] * row["queries"])
-        assert len(share) == row["tasks"]
+        share = planned.recipe.shares(planned.recipe.unpack(row["correct"]), row)
+        assert len(share) == row[planned.recipe.UNITS]
         assert row["accuracy"] == pytest.approx(share.mean(), abs=1e-5)
         assert row["low"] <= row["accuracy"] <= row["high"]
 
@@ -139,14 +142,17 @@ def test_stored_networks_have_room():
 def test_the_first_steps_of_stored_networks_come_out_again(path):
     skip_without_data(path)
     stored, again = repeat_first_steps(path.stem)
-    assert again == pytest.approx(stored, rel=1e-4)
+    # Another processor rounds otherwise in bfloat16, which has 8 bits a number.
+    half = json.loads(path.read_text())["config"]["settings"].get("precision") == "bfloat16"
+    assert again == pytest.approx(stored, rel=2e-2 if half else 1e-4)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_stored_networks_score_as_their_cards_say(path, framework):
     skip_without_data(path)
-    for stored, again, queries in repeat_scores(path.stem, framework, n_tasks=10):
+    n = 10 if "ways" in json.loads(path.read_text())["scores"][0] else 500
+    for stored, again, queries in repeat_scores(path.stem, framework, n=n):
         assert abs(stored - again) <= max(1, 0.002 * queries)
 
 

@@ -233,7 +233,7 @@ def shared(folder: Path) -> Calls:
             "name": "glyphs-anil-seed0", "framework": "torch",
         },
         "experiments.networks.repeat_scores": {
-            "name": "glyphs-anil-seed0", "framework": "torch", "n_tasks": 2,
+            "name": "glyphs-anil-seed0", "framework": "torch", "n": 2,
         },
         "experiments.estimate.total": {"costs": [], "jobs": 1},
         "experiments.results.append_result": {

@@ -118,6 +118,25 @@ def test_progress_is_shown_only_when_asked_for(framework, capfd):
     assert "20/20" in capfd.readouterr().err
 
 
+def test_a_function_is_told_of_each_update(framework, often, tmp_path, capfd):
+    seen = []
+
+    def told(done, losses):
+        seen.append((done, losses["loss"]))
+        if len(seen) == 7:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(framework, progress=told, checkpoint_dir=tmp_path)
+    rest = []
+    history, _ = train(framework, progress=lambda *one: rest.append(one), checkpoint_dir=tmp_path)
+    assert capfd.readouterr().err == ""
+    assert seen == [(done, history["loss"][done - 1]) for done in range(1, 8)]
+    # The checkpoint is that of five updates; every scalar of a step is told.
+    expected = [(i + 1, {k: v[i] for k, v in history.items()}) for i in range(5, 20)]
+    assert rest == expected
+
+
 def test_log_dir_holds_the_history_for_tensorboard(framework, tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
