@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
 from fewshot_course.data import DATASETS, few_shot_split, load_csv, load_dataset
 from fewshot_course.data import augment as ops
-from fewshot_course.evaluation import accuracy
 from fewshot_course.evaluation.embedding_quality import (
     ClassGaussians,
     fit_class_gaussians,
@@ -35,6 +35,7 @@ from fewshot_course.experiments.registry import (
     RunOptions,
     setting,
 )
+from fewshot_course.experiments.results import place_answers
 from fewshot_course.frameworks import TextFeatures
 
 DATA = ("reviews", "sst2", "tickets", "reviews_kitchen", "reviews_films", "banking77")
@@ -152,7 +153,7 @@ def make_augmenter(method: str, config: AugmentationConfig) -> ops.Augmenter:
     return makers[method]
 
 
-def run(cell: Cell, options: RunOptions) -> dict[str, float]:
+def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     """Learn from one draw and its copies, score the held-out texts, and judge the copies."""
     config: AugmentationConfig = cell.config
     for_draw, for_copies = np.random.default_rng([cell.seed, 7]).spawn(2)
@@ -169,11 +170,14 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     head = fit_probe(features, index, weights, config.C)
     held_out, y_held_out = parts.test if config.score_on == "test" else parts.validation
     p = _probabilities(head, _kept(encode, tuple(held_out)))
-    metrics = {"accuracy": accuracy(y_held_out, classes[p.argmax(1)])}
+    right = classes[p.argmax(1)] == y_held_out
+    metrics: dict[str, Any] = {"accuracy": float(right.mean())}
     if len(X) > n and _can_judge(parts.validation[1], classes):
         texts, labels = parts.validation
         judge = _judge(encode, tuple(texts), tuple(labels.tolist()), config.C)
         metrics |= judge.about(features[n:], y[n:], features[:n], y[:n])
+    if config.data in DATASETS:  # of a file of one's own each draw has other held-out texts
+        metrics["answers"] = place_answers(right, np.arange(len(right)), len(right))
     return metrics | {"n_test": len(y_held_out)}
 
 

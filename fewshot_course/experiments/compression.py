@@ -19,6 +19,7 @@ import numpy as np
 from fewshot_course.data import few_shot_split, load_dataset, mask_labels
 from fewshot_course.evaluation import accuracy
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.experiments.results import place_answers
 from fewshot_course.frameworks import framework_module
 
 DATA = ("tickets",)
@@ -86,12 +87,16 @@ class Draw:
         y: their labels, -1 where unknown.
         X_test: texts that are scored.
         y_test: their labels.
+        test: their numbers within the ``n_items`` texts of the test part.
+        n_items: texts that a draw may be scored on.
     """
 
     X: list[str]
     y: np.ndarray
     X_test: list[str]
     y_test: np.ndarray
+    test: np.ndarray
+    n_items: int
 
 
 def draw(config: CompressionConfig, seed: int) -> Draw:
@@ -110,7 +115,8 @@ def draw(config: CompressionConfig, seed: int) -> Draw:
     if 0 < config.n_test < len(scored):
         scored = few_shot_split(test.y, 1, np.random.default_rng(0), n_test=config.n_test).test
     known = mask_labels(labels, split.labelled)
-    return Draw(texts, known, [test.X[i] for i in scored], test.y[scored])
+    chosen = [test.X[i] for i in scored]
+    return Draw(texts, known, chosen, test.y[scored], scored, len(test.y))
 
 
 def further_texts(config: CompressionConfig, seed: int) -> list[str]:
@@ -126,7 +132,7 @@ def further_texts(config: CompressionConfig, seed: int) -> list[str]:
     return [texts[i] for i in drawn]
 
 
-def run(cell: Cell, options: RunOptions) -> dict[str, float]:
+def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     """Make one small classifier; score, weigh and time it beside the teacher."""
     config: CompressionConfig = cell.config
     data = draw(config, cell.seed)
@@ -153,6 +159,7 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
         "seconds_a_text": times.get("small", times["teacher"]) / 1000,
         "seconds_a_text_teacher": times["teacher"] / 1000,
         "n_test": len(data.y_test),
+        "answers": place_answers(two == data.y_test, data.test, data.n_items),
     }
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from fewshot_course.data import DATASETS, few_shot_split, load_csv, load_dataset
-from fewshot_course.evaluation import accuracy
 from fewshot_course.evaluation.calibration import (
     confidence_and_correct,
     expected_calibration_error,
 )
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.experiments.results import place_answers
 from fewshot_course.frameworks import TextFeatures, framework_module
 
 DATA = ("tickets", "reviews_kitchen", "reviews_films", "reviews", "sst2", "banking77", "imdb")
@@ -86,6 +86,8 @@ class Draw:
     y: np.ndarray
     X_test: list[str]
     y_test: np.ndarray
+    test: np.ndarray
+    n_items: int
 
 
 def draw(config: FineTuningConfig, seed: int) -> Draw:
@@ -116,10 +118,11 @@ def draw(config: FineTuningConfig, seed: int) -> Draw:
 def _take(
     X: list[str], y: np.ndarray, chosen: np.ndarray, T: list[str], t: np.ndarray, scored: np.ndarray
 ) -> Draw:
-    return Draw([X[i] for i in chosen], y[chosen], [T[i] for i in scored], t[scored])
+    held_out = [T[i] for i in scored]
+    return Draw([X[i] for i in chosen], y[chosen], held_out, t[scored], scored, len(t))
 
 
-def run(cell: Cell, options: RunOptions) -> dict[str, float]:
+def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     """Learn from one draw and score the held-out texts."""
     data = draw(cell.config, 0 if cell.method == "full-one-draw" else cell.seed)
     model = make_classifier(cell, options.device)
@@ -133,10 +136,12 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     proba = model.predict_proba(data.X_test)
     index = np.searchsorted(model.classes_, data.y_test)
     confidence, correct = confidence_and_correct(index, proba)
+    right = model.classes_[proba.argmax(1)] == data.y_test
     return {
-        "accuracy": accuracy(data.y_test, model.classes_[proba.argmax(1)]),
+        "accuracy": float(right.mean()),
         "calibration_error": expected_calibration_error(confidence, correct),
         "n_test": len(data.y_test),
+        "answers": place_answers(right, data.test, data.n_items),
     }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from fewshot_course.data import few_shot_split, load_dataset, resize_images
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.experiments.results import place_answers
 from fewshot_course.frameworks import framework_module
 
 DATA = ("glyphs", "mnist5k")
@@ -94,10 +95,15 @@ class Images(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """What one seed draws: the few images to learn from, and the test."""
+    """What one seed draws: the few images to learn from, and the test.
+
+    ``items`` numbers the test images within the ``n_items`` of all classes that may be drawn.
+    """
 
     few: Images
     test: Images
+    items: np.ndarray
+    n_items: int
 
 
 @cache
@@ -141,37 +147,39 @@ def draw(config: ImageTransferConfig, seed: int) -> Draw:
     pool = pools[config.classes]
     rng = np.random.default_rng([seed, 1])
     chosen = rng.permutation(np.unique(pool.y))[: config.ways]
-    X, y = pool.of(chosen)
-    split = few_shot_split(y, config.shots, rng, n_test=config.n_test)
-    few, test = split.labelled, split.test
-    return Draw(Images(X[few], y[few]), Images(X[test], y[test]))
+    rows = np.flatnonzero(np.isin(pool.y, chosen))
+    split = few_shot_split(pool.y[rows], config.shots, rng, n_test=config.n_test)
+    few, test = rows[split.labelled], rows[split.test]
+    return Draw(
+        Images(pool.X[few], pool.y[few]), Images(pool.X[test], pool.y[test]), test, len(pool.y)
+    )
 
 
-def run(cell: Cell, options: RunOptions) -> dict[str, float]:
+def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     """Learn the classes of one draw and score the held-out images.
 
     The first cell of a process that needs the pretrained network of its seed trains it; those
     after it find it ready, so that their ``seconds`` do not hold the pretraining.
     """
-    few, test = draw(cell.config, cell.seed)
+    data = draw(cell.config, cell.seed)
+    few, test = data.few, data.test
+    metrics: dict[str, Any] = {}
     if cell.method == "nearest-pixels":
-        accuracy = nearest_mean_accuracy(
-            few.X.reshape(len(few.X), -1), few.y, test.X.reshape(len(test.X), -1), test.y
-        )
-        return {"accuracy": accuracy, "n_test": len(test.y)}
-    base = pretrained(cell, options.device) if cell.method in TRANSFER else None
-    if cell.method == "nearest-features":
-        assert base is not None
-        features, test_features = base.transform(few.X), base.transform(test.X)
-        accuracy = nearest_mean_accuracy(features, few.y, test_features, test.y)
-        return {"accuracy": accuracy, "n_test": len(test.y)}
-    model = make_classifier(cell, base)
-    model.fit(*few, device=options.device, checkpoint_dir=options.checkpoint_dir(cell))
-    return {
-        "accuracy": model.score(*test),
-        "train_accuracy": model.score(*few),
-        "n_test": len(test.y),
-    }
+        flat, test_flat = (part.X.reshape(len(part.X), -1) for part in (few, test))
+        guess = nearest_mean(flat, few.y, test_flat)
+    elif cell.method == "nearest-features":
+        base = pretrained(cell, options.device)
+        guess = nearest_mean(base.transform(few.X), few.y, base.transform(test.X))
+    else:
+        base = pretrained(cell, options.device) if cell.method in TRANSFER else None
+        model = make_classifier(cell, base)
+        model.fit(*few, device=options.device, checkpoint_dir=options.checkpoint_dir(cell))
+        guess = model.predict(test.X)
+        metrics["train_accuracy"] = model.score(*few)
+    right = guess == test.y
+    answers = place_answers(right, data.items, data.n_items)
+    headline = {"accuracy": float(right.mean())}
+    return {**headline, **metrics, "n_test": len(right), "answers": answers}
 
 
 def make_classifier(cell: Cell, base: Any) -> Any:
@@ -189,15 +197,13 @@ def make_classifier(cell: Cell, base: Any) -> Any:
     )
 
 
-def nearest_mean_accuracy(
-    X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray
-) -> float:
-    """Return the accuracy of the nearest class mean, by Euclidean distance, of vectors."""
+def nearest_mean(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> np.ndarray:
+    """Return the class of the nearest class mean, by Euclidean distance, of vectors ``(m, d)``."""
     classes = np.unique(y)
     means = np.stack([X[y == c].mean(0) for c in classes])
     # ‖x - m‖² = ‖x‖² - 2 x·m + ‖m‖², of which the first is the same for all classes.
     closeness = 2 * X_test @ means.T - np.square(means).sum(1)
-    return float(np.mean(classes[closeness.argmax(1)] == y_test))
+    return classes[closeness.argmax(1)]
 
 
 def pretrained(cell: Cell, device: str = "auto") -> Any:

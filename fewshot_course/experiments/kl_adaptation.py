@@ -22,6 +22,7 @@ from fewshot_course.data import (
     rotate_images,
 )
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.experiments.results import place_answers
 from fewshot_course.frameworks import framework_module
 
 DATA = (
@@ -286,8 +287,6 @@ def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
         checkpoint_dir=options.checkpoint_dir(cell),
     )
     right = adapter.predict(data.X_test) == data.y_test
-    answers = np.full(data.n_items, np.nan)
-    answers[data.test] = right
     metrics = {
         "accuracy": float(right.mean()),
         "source_accuracy": float(adapter.score(*source)),
@@ -296,6 +295,7 @@ def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     if unseen.any():  # some articles report this: images of the adaptation, without their labels
         guess = adapter.predict(data.X_target[unseen])
         metrics["target_accuracy"] = float((guess == data.y_hidden[unseen]).mean())
+    answers = place_answers(right, data.test, data.n_items)
     return {**metrics, "n_test": len(data.y_test), "answers": answers}
 
 

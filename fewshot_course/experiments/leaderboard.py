@@ -32,6 +32,7 @@ from fewshot_course.experiments import (
     pseudo_labels,
 )
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.experiments.results import place_answers
 from fewshot_course.frameworks import FRAMEWORKS, MODULES, TextFeatures
 
 __all__ = [
@@ -272,6 +273,8 @@ class Draw:
     y_true: np.ndarray
     X_test: Any
     y_test: np.ndarray
+    test: np.ndarray
+    n_items: int
 
     @property
     def labelled(self) -> tuple[Any, np.ndarray]:
@@ -299,22 +302,24 @@ def draw(config: LeaderboardConfig, seed: int) -> Draw | Episodes:
         split = few_shot_split(digits.y, config.shots, np.random.default_rng(seed), n_test=600)
         X: Any = digits.X
         y, X_test, y_test = digits.y, digits.X[split.test], digits.y[split.test]
+        test, n_items = split.test, len(digits.y)
     else:
         parts = [load_dataset(board.data, part) for part in ("train", "validation")]
         X, y = [text for part in parts for text in part.X], np.concatenate([p.y for p in parts])
         split = few_shot_split(y, config.shots, np.random.default_rng(seed), n_test=0)
         held_out = load_dataset(board.data, "test")
         X_test, y_test = held_out.X, held_out.y
+        test, n_items = np.arange(len(y_test)), len(y_test)
     order = np.concatenate([split.labelled, split.unlabelled])
     masked = np.where(np.arange(len(order)) < len(split.labelled), y[order], UNLABELLED)
     chosen = X[order] if isinstance(X, np.ndarray) else [X[i] for i in order]
-    return Draw(chosen, masked, y[order], X_test, y_test)
+    return Draw(chosen, masked, y[order], X_test, y_test, test, n_items)
 
 
 # ---------------------------------------------------------------------------- runs
 
 
-def run(cell: Cell, options: RunOptions) -> dict[str, float]:
+def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     """Learn from one draw and score its test part.
 
     ``seconds_before`` is what was learned before the few labelled examples came (a pretrained
@@ -333,8 +338,9 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
         return _score(cell, data, options)
 
 
-def _score(cell: Cell, data: Draw | Episodes, options: RunOptions) -> dict[str, float]:
+def _score(cell: Cell, data: Draw | Episodes, options: RunOptions) -> dict[str, Any]:
     before, start = 0.0, time.perf_counter()
+    answers = {}
     if isinstance(data, Episodes):
         learn, before = _glyph_learner(cell, options)
         start = time.perf_counter()
@@ -344,13 +350,16 @@ def _score(cell: Cell, data: Draw | Episodes, options: RunOptions) -> dict[str, 
     else:
         fit = _text_model if cell.config.data in ("tickets", "reviews") else _digit_model
         model, X_test = fit(cell, data, options)
-        score, n_test = accuracy(data.y_test, model.predict(X_test)), len(data.y_test)
+        right = model.predict(X_test) == data.y_test
+        score, n_test = float(right.mean()), len(right)
+        answers["answers"] = place_answers(right, data.test, data.n_items)
     seconds = time.perf_counter() - start
     return {
         "accuracy": score,
         "seconds_here": seconds,
         "seconds_before": before,
         "n_test": n_test,
+        **answers,
     }
 
 
@@ -404,7 +413,7 @@ def _pseudo_labelled(cell: Cell, data: Draw, options: RunOptions) -> tuple[Any, 
         # As many entries as features, and few texts: one covariance for all classes.
         changes["covariance"] = "tied"
     alike = _as(pseudo_labels.EXPERIMENT, cell, **changes)
-    drawn = pseudo_labels.Draw(data.X, data.y, data.y_true, data.X_test, data.y_test)
+    drawn = pseudo_labels.Draw(**vars(data))
     return pseudo_labels.fit(alike, drawn, options)[0], data.X_test
 
 

@@ -21,6 +21,7 @@ from fewshot_course.evaluation.calibration import (
     expected_calibration_error,
 )
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
+from fewshot_course.experiments.results import place_answers
 from fewshot_course.frameworks import TextFeatures, framework_module
 
 TEXTS = ("tickets", "reviews_kitchen", "reviews_films")
@@ -130,6 +131,8 @@ class Draw:
         y_true: their labels.
         X_test: held-out examples.
         y_test: their labels.
+        test: numbers of the held-out examples within the ``n_items`` that any draw may hold out.
+        n_items: of these.
     """
 
     X: np.ndarray
@@ -137,6 +140,8 @@ class Draw:
     y_true: np.ndarray
     X_test: np.ndarray
     y_test: np.ndarray
+    test: np.ndarray
+    n_items: int
 
 
 def draw(
@@ -164,10 +169,18 @@ def draw(
     unlabelled = for_choice.permutation(split.unlabelled)[: config.n_unlabelled]
     training = np.sort(np.concatenate([split.labelled, unlabelled]))
     masked = mask_labels(y, split.labelled)
-    X_test, y_test = X[split.test], y[split.test]
+    test, held_out = split.test, (X, y)
     if fixed_test:  # the first images of the test part; 10,000 is all of it
-        X_test, y_test = (part[: config.n_test] for part in fixed_test)
-    return Draw(X[training], masked[training], y[training], X_test, y_test)
+        test, held_out = np.arange(len(fixed_test[1]))[: config.n_test], fixed_test
+    return Draw(
+        X=X[training],
+        y=masked[training],
+        y_true=y[training],
+        X_test=held_out[0][test],
+        y_test=held_out[1][test],
+        test=test,
+        n_items=len(held_out[1]),
+    )
 
 
 def _fixed_test_part(data: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -200,7 +213,7 @@ def load(data: str, framework: str, device: str = "auto") -> tuple[np.ndarray, n
         return X, check_labels("y", file["y"], n=len(X))
 
 
-def run(cell: Cell, options: RunOptions) -> dict[str, float]:
+def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     """Train on one draw and score the held-out examples."""
     config: PseudoLabelConfig = cell.config
     data = draw(config, cell.seed, cell.framework, options.device)
@@ -212,10 +225,11 @@ def run(cell: Cell, options: RunOptions) -> dict[str, float]:
     proba = model.predict_proba(data.X_test)
     index = np.searchsorted(model.classes_, data.y_test)
     confidence, correct = confidence_and_correct(index, proba)
-    metrics = {
+    metrics: dict[str, Any] = {
         "accuracy": float(correct.mean()),
         "calibration_error": expected_calibration_error(confidence, correct),
         "n_test": len(data.y_test),
+        "answers": place_answers(correct, data.test, data.n_items),
     }
     used = hidden & (pseudo != UNLABELLED)
     if cell.method not in ("supervised", "sklearn-logistic"):

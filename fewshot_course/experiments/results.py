@@ -41,6 +41,7 @@ __all__ = [
     "ResultsError",
     "append_result",
     "pack_answers",
+    "place_answers",
     "read_results",
     "unpack_answers",
 ]
@@ -217,6 +218,23 @@ def pack_answers(correct: Any) -> str:
         raise ValueError("correct must have shape (items,) and hold 1, 0 or NaN.")
     parts = [str(len(values)), _to_base64(values == 1)]
     return ":".join(parts if asked.all() else [*parts, _to_base64(asked)])
+
+
+@checked
+def place_answers(right: Any, items: Any, n_items: int) -> np.ndarray:
+    """Return the answers of one draw among all items that any draw may be scored on.
+
+    Args:
+        right: ``(m,)`` bool, whether each scored item was answered right.
+        items: ``(m,)``, their numbers, each from 0 to ``n_items - 1`` and at most once.
+        n_items: of all draws.
+
+    Returns:
+        ``(n_items,)`` float64: 1, 0, and NaN for an item that was not asked.
+    """
+    answers = np.full(n_items, np.nan)
+    answers[np.asarray(items)] = np.asarray(right, np.float64)
+    return answers
 
 
 @checked

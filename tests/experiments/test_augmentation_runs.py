@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_bert
 from frameworks import FRAMEWORKS
+from stored_answers import assert_answers
 from typer.testing import CliRunner
 
 from fewshot_course.cli import app
@@ -50,6 +51,7 @@ def cell(tiny, method, framework="torch", seed=0, **changes):
 def test_every_method_runs(tiny, method):
     result = run_cell(cell(tiny, method))
     assert result.error is None
+    assert_answers(result)
     assert result.n_test > 100
     assert 0 <= result.metrics["accuracy"] <= 1
     if method == "none":

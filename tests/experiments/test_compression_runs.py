@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_bert
 from frameworks import FRAMEWORKS
+from stored_answers import assert_answers
 
 from fewshot_course.experiments import EXPERIMENTS, read_results
 from fewshot_course.experiments.compression import METHODS, draw, further_texts
@@ -32,6 +33,7 @@ def test_every_method_runs(tiny, method, framework):
         pytest.importorskip("torchao", reason="torchao is not installed")
     result = run_cell(cell(tiny, method, framework))
     assert result.error is None
+    assert_answers(result)
     assert result.n_test == 30
     found = result.metrics
     assert all(

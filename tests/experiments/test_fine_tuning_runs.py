@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_bert
 from frameworks import FRAMEWORKS
+from stored_answers import assert_answers
 from typer.testing import CliRunner
 
 from fewshot_course.cli import app
@@ -35,6 +36,7 @@ def cell(tiny, method, framework="torch", seed=0, **changes):
 def test_every_method_runs(tiny, method, framework):
     result = run_cell(cell(tiny, method, framework))
     assert result.error is None
+    assert_answers(result)
     assert result.n_test == 20
     assert all(0 <= value <= 1 for value in result.metrics.values())
     assert ("epochs" in result.config) is (method in TUNED)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from frameworks import FRAMEWORKS
+from stored_answers import assert_answers
 
 from fewshot_course.experiments import EXPERIMENTS
 from fewshot_course.experiments.pseudo_labels import draw
@@ -25,6 +26,7 @@ def cell(method, framework="torch", seed=0, **changes):
 def test_every_method_runs(method, framework):
     result = run_cell(cell(method, framework))
     assert result.error is None
+    assert_answers(result)
     assert result.n_test == 60
     assert all(0 <= value <= 1 for value in result.metrics.values())
     supervised = method in ("supervised", "sklearn-logistic")

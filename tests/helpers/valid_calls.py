@@ -239,6 +239,9 @@ def shared(folder: Path) -> Calls:
         "experiments.results.append_result": {
             "path": folder / "results.jsonl", "result": results[0],
         },
+        "experiments.results.place_answers": {
+            "right": np.array([True, False]), "items": np.array([2, 0]), "n_items": 4,
+        },
         "experiments.results.pack_answers": {"correct": np.array([1.0, 0.0, np.nan])},
         "experiments.results.unpack_answers": {"text": "8:AA=="},
         "experiments.results.read_results": {"path": folder / "results.jsonl"},
