@@ -482,15 +482,19 @@ class MetaLearner(Networks, MetaEstimator):
         return predict, canonical
 
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
-        def run(Xs: tf.Tensor, Xq: tf.Tensor, weights: dict[str, tf.Tensor]) -> tf.Tensor:
-            return self._query(weights, Xs, Xq)
+        # The statistics are an argument: what is compiled would keep those of the first call.
+        def run(
+            Xs: tf.Tensor, Xq: tf.Tensor, weights: dict[str, tf.Tensor], statistics: str
+        ) -> tf.Tensor:
+            return query_outputs(self.network_, weights, Xs, Xq, statistics)
 
         size = 1 if _is_convolutional(self.network_) else 200
         compiled = self._compiled.setdefault("query", tf.function(run, autograph=False))
         done = []
         for start in range(0, len(episodes), size):
             Xs, ys, Xq, _ = self._tensors(_slice(episodes, start, start + size))
-            done.append(to_array(compiled(Xs, Xq, self._adapt(Xs, ys, steps, lr, compiled=True))))
+            weights = self._adapt(Xs, ys, steps, lr, compiled=True)
+            done.append(to_array(compiled(Xs, Xq, weights, self.statistics)))
         return np.concatenate(done)
 
 

@@ -127,14 +127,18 @@ class ProtoNet(MetaLearner, settings.ProtoNet):
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
         theta, ways = self._trained(), int(episodes.y_support.max()) + 1
 
-        def run(Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor) -> tf.Tensor:
-            return self._logits(theta, Xs, ys, Xq, ways)
+        # Settings are arguments: what is compiled would keep those of the first call.
+        def run(
+            Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, ways: int, statistics: str
+        ) -> tf.Tensor:
+            support, query = embed(self.network_, theta, Xs, Xq, statistics)
+            return -squared_distances(query, prototypes(support, ys, ways))
 
-        compiled = self._compiled.setdefault(f"query.{ways}", tf.function(run, autograph=False))
+        compiled = self._compiled.setdefault("query", tf.function(run, autograph=False))
         done = []
         for index in range(len(episodes)):
             Xs, ys, Xq, _ = self._tensors(Episodes(*(part[None] for part in episodes.task(index))))
-            done.append(to_array(compiled(Xs, ys, Xq))[0])
+            done.append(to_array(compiled(Xs, ys, Xq, ways, self.statistics))[0])
         return np.stack(done)
 
     def _predictor(

@@ -116,6 +116,25 @@ def test_evaluate_is_adapt_and_score_task_by_task(framework, method, rng):
     np.testing.assert_allclose(learner.evaluate(episodes), one_by_one)
 
 
+@pytest.mark.parametrize("method", ["MAML", "ANIL", "ProtoNet"])
+def test_statistics_that_are_set_anew_hold(framework, method):
+    """A compiled function kept those of its first call: a wrong score, and no error."""
+    rng = np.random.default_rng(0)
+    learner, sampler = trained(framework, method, rng, images=True)
+    fresh, _ = trained(framework, method, np.random.default_rng(0), images=True)
+    episodes = sampler.sample(3, 2)
+
+    def outputs(one, statistics):
+        one.statistics = statistics
+        return one._apply(episodes, one.inner_steps, one.inner_lr)
+
+    inductive = outputs(learner, "inductive")
+    transductive = outputs(learner, "transductive")
+    assert np.abs(transductive - inductive).max() > 1e-6
+    np.testing.assert_array_equal(transductive, outputs(fresh, "transductive"))
+    np.testing.assert_array_equal(inductive, outputs(learner, "inductive"))
+
+
 def test_regression_keeps_the_shape_of_its_targets(framework):
     sampler = SinusoidSampler(5, 4)
     learner = framework.estimator("MAML", task="regression", **SMALL).fit(sampler, device="cpu")
