@@ -174,6 +174,11 @@ class Watched:
         self._since: float | None = None
         self._asked = False
 
+    @property
+    def classes(self) -> np.ndarray:
+        """All classes that tasks are drawn from."""
+        return self._sampler.classes
+
     def sample(self, rng: np.random.Generator, n_tasks: int) -> Episodes:
         """Draw tasks; before that, look if it is time to."""
         if not self._asked:

@@ -79,7 +79,7 @@ weights, data, order of the tasks, gradient and optimiser.
 REPEATED_TASKS = 20
 """Tasks of each row of scores that :func:`repeat_scores` scores again."""
 
-_METHODS = ("ANIL", "FOMAML", "MAML", "ProtoNet", "Reptile")
+_METHODS = ("ANIL", "FOMAML", "FrozenBody", "MAML", "MatchingNet", "ProtoNet", "Reptile")
 _PACKAGES = {"torch": ("torch",), "tensorflow": ("tensorflow", "keras")}
 
 

@@ -10,7 +10,7 @@ from fewshot_course.both.training import TrainingDiverged
 from fewshot_course.data import Episodes, EpisodeSampler, SinusoidSampler
 from fewshot_course.weights import load_arrays, save_arrays
 
-METHODS = ("MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet")
+METHODS = ("MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet", "MatchingNet", "FrozenBody")
 SMALL = {"iterations": 3, "n_tasks": 2, "channels": 2, "dtype": "float64", "random_state": 0}
 
 
@@ -282,13 +282,12 @@ def test_bad_input_of_adapt(framework, arguments, kind, message):
         _shared(framework, "MAML").adapt(*arguments)
 
 
+@pytest.mark.parametrize("method", ["ProtoNet", "MatchingNet", "FrozenBody"])
 @pytest.mark.parametrize("asked", [{"steps": 50}, {"lr": 99}, {"steps": 0}, {"lr": 0.0}])
-def test_protonet_takes_no_inner_steps_and_says_so(framework, asked):
-    learner = _shared(framework, "ProtoNet")
+def test_who_takes_no_inner_steps_says_so(framework, method, asked):
+    learner = _shared(framework, method)
     ((name, value),) = asked.items()
-    message = (
-        f"{name}={value!r}: a ProtoNet takes no gradient steps .*leave {name} out, or use MAML"
-    )
+    message = f"{name}={value!r}: a {method} .*steps.*leave {name} out"
     with pytest.raises(ValueError, match=message):
         learner.adapt(E.X_support[0], E.y_support[0], **asked)
     with pytest.raises(ValueError, match=message):
