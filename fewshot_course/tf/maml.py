@@ -496,19 +496,20 @@ class MetaLearner(Networks, MetaEstimator):
         return predict, canonical
 
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
-        # The statistics are an argument: what is compiled would keep those of the first call.
-        def run(
-            Xs: tf.Tensor, Xq: tf.Tensor, weights: dict[str, tf.Tensor], statistics: str
-        ) -> tf.Tensor:
+        statistics = self.statistics
+
+        def run(Xs: tf.Tensor, Xq: tf.Tensor, weights: dict[str, tf.Tensor]) -> tf.Tensor:
             return query_outputs(self.network_, weights, Xs, Xq, statistics)
 
         size = 1 if _is_convolutional(self.network_) else 200
-        compiled = self._compiled.setdefault("query", tf.function(run, autograph=False))
+        # The statistics may be set anew after a fit: each kind is compiled for itself.
+        kind = ("query", statistics)
+        compiled = self._compiled.setdefault(kind, tf.function(run, autograph=False))
         done = []
         for start in range(0, len(episodes), size):
             Xs, ys, Xq, _ = self._tensors(_slice(episodes, start, start + size))
             weights = self._adapt(Xs, ys, steps, lr, compiled=True)
-            done.append(to_array(compiled(Xs, Xq, weights, self.statistics)))
+            done.append(to_array(compiled(Xs, Xq, weights)))
         return np.concatenate(done)
 
 

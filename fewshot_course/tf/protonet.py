@@ -251,21 +251,21 @@ class MetricLearner(MetaLearner):
 
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
         theta, ways = self._trained(), int(episodes.y_support.max()) + 1
+        statistics, how = self.statistics, self._how()
 
-        # Settings are arguments: what is compiled would keep those of the first call.
-        def run(
-            Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor, ways: int, statistics: str, *how: Any
-        ) -> tf.Tensor:
+        def run(Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor) -> tf.Tensor:
             support, query = embed(self.network_, theta, Xs, Xq, statistics)
             return self._logits(support, ys, query, ways, *how)
 
-        compiled = self._compiled.setdefault("query", tf.function(run, autograph=False))
         examples = episodes.X_support.shape[1] + episodes.X_query.shape[1]
         size = 1 if self._task_by_task() else max(1, _BLOCK // examples)
         done = []
         for start in range(0, len(episodes), size):
             Xs, ys, Xq, _ = self._tensors(_slice(episodes, start, start + size))
-            done.append(to_array(compiled(Xs, ys, Xq, ways, self.statistics, *self._how())))
+            # Settings may be set anew after a fit: each combination is compiled for itself.
+            kind = ("query", ways, statistics, *how, *Xs.shape, *Xq.shape)
+            compiled = self._compiled.setdefault(kind, tf.function(run, autograph=False))
+            done.append(to_array(compiled(Xs, ys, Xq)))
         return np.concatenate(done)
 
     def _predictor(
