@@ -180,7 +180,7 @@ def check_sizes(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> N
     shape = [_size("input_shape_", one) for one in _as_list(facts.get("input_shape_", []))]
     pixels = math.prod(shape)
     wanted = max(wanted, pixels)
-    if len(shape) < 2 or facts.get("network", "mlp") not in (None, "conv4"):
+    if len(shape) < 2 or facts.get("network", "mlp") not in (None, "conv4", "conv4-strided"):
         ends.append(pixels)  # every one of them meets every unit
     wanted = max(wanted, *(a * b for a, b in itertools.combinations([*ends, 1], 2)))
     found = sum(array.size for array in arrays.values())

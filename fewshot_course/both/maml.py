@@ -276,8 +276,9 @@ class MAML(MetaEstimator):
     """Model-agnostic meta-learning with exact second-order gradients (Finn et al. 2017).
 
     Args:
-        network: "mlp", "conv4", a zero-argument factory, or ``None`` (chosen by the shape of X).
-            A factory's network must have none of the layers whose second derivative is wrong.
+        network: "mlp", "conv4", "conv4-strided" (the one of MAML's authors, without pooling), a
+            zero-argument factory, or ``None`` (chosen by the shape of X).  A factory's network
+            must have none of the layers whose second derivative is wrong.
         task: "classification" (cross-entropy) or "regression" (mean squared error).
         inner_lr: α, >= 0.  It belongs to the mean loss of a support set; code that divides the
             summed cross-entropy by the shots has a rate that is ``ways`` times smaller.
@@ -293,7 +294,7 @@ class MAML(MetaEstimator):
             query's prediction (the "MetaBN" of Bronskill et al. 2020).  "transductive": those of
             the query set itself, as in the original MAML.  Without batch norm they are equal.
         hidden: widths of the hidden layers of "mlp".
-        channels: width of "conv4".
+        channels: width of the convolutions.
         dtype: "float32" or "float64".
         random_state: seed; the same seed gives the same run in both frameworks.
 

@@ -25,12 +25,15 @@ class Episodes:
         y_support: ``(T, N*K)`` int64, or the targets of a regression.
         X_query: ``(T, N*Q, ...)``, what the task is scored on.
         y_query: ``(T, N*Q)`` int64, or the targets of a regression.
+        classes: ``(T, N)``, what the sampler calls the classes 0 to N-1 of each task; ``None``
+            where nobody knows.  A learner that is to learn the tasks must not look at it.
     """
 
     X_support: np.ndarray
     y_support: np.ndarray
     X_query: np.ndarray
     y_query: np.ndarray
+    classes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for part in ("support", "query"):
@@ -141,11 +144,13 @@ class EpisodeSampler:
         """Draw ``n_tasks`` tasks; the same state of ``rng`` gives the same tasks."""
         support, query = self.sample_indices(rng, n_tasks)
         y = np.arange(self.ways)
+        classes = self.y[support[:, :, 0]]
         return Episodes(
             X_support=self.X[support.reshape(len(support), -1)],
             y_support=np.tile(np.repeat(y, self.shots), (len(support), 1)),
             X_query=self.X[query.reshape(len(query), -1)],
             y_query=np.tile(np.repeat(y, self.queries), (len(query), 1)),
+            classes=classes,
         )
 
 

@@ -177,6 +177,72 @@ PROTOTYPE_DISTANCES = Exercise(
 )
 
 
+# --- attention_labels ------------------------------------------------------------------------
+
+
+def _attention_by_loop(
+    support: Array, labels: Array, queries: Array, ways: int, scale: float, **how: bool
+) -> Array:
+    """One query and one support example at a time; ``how`` makes a mistake."""
+    owners = [int(label) for label in labels]
+    result = np.zeros((len(queries), int(ways)))
+    for row, z in zip(result, queries, strict=True):
+        norms = [1.0 if how.get("dot") else np.linalg.norm(z) * np.linalg.norm(x) for x in support]
+        scores = [scale * (z @ x) / norm for x, norm in zip(support, norms, strict=True)]
+        counted = owners
+        if how.get("mean"):
+            scores = [float(np.mean(np.array(scores)[labels == k])) for k in range(int(ways))]
+            counted = list(range(int(ways)))
+        weights = np.exp(scores)
+        for label, weight in zip(counted, weights, strict=True):
+            row[label] += weight if how.get("bare") else weight / weights.sum()
+    return result
+
+
+_ATTENDED = {"support": _draw(6, 3), "labels": np.array([0, 2, 1, 0, 0, 1]), "queries": _draw(4, 3)}
+
+ATTENTION_LABELS = Exercise(
+    name="maml.attention_labels",
+    oracle=_attention_by_loop,
+    cases=(
+        Case(
+            "two examples at a right angle",
+            {
+                "support": np.array([[2.0, 0.0], [0.0, 3.0]]),
+                "labels": np.array([0, 1]),
+                "queries": np.array([[5.0, 0.0]]),
+                "ways": 2,
+                "scale": 1.0,
+            },
+            hint="The cosines are 1 and 0, so the first class has e / (e + 1) = 0.731.",
+        ),
+        Case("three classes of unequal size", {**_ATTENDED, "ways": 3, "scale": 1.0}),
+        Case("a scale of 10", {**_ATTENDED, "ways": 3, "scale": 10.0}),
+    ),
+    hint="Unit vectors, scale * queries @ support.T, softmax over axis 1, times one-hot labels.",
+    mistakes=(
+        Mistake(
+            "These are products of the vectors as they are. For cosines, divide each vector by its "
+            "length first.",
+            lambda **a: _attention_by_loop(**a, dot=True),
+        ),
+        Mistake(
+            "The scale is missing: multiply the cosines by it before the softmax.",
+            lambda **a: _attention_by_loop(**{**a, "scale": 1.0}),
+        ),
+        Mistake(
+            "You averaged the cosines of a class and took the softmax over the classes. Take it "
+            "over the support examples, and add up the attention of each class.",
+            lambda **a: _attention_by_loop(**a, mean=True),
+        ),
+        Mistake(
+            "The weights do not add up to 1: divide them by their sum over the support set.",
+            lambda **a: _attention_by_loop(**a, bare=True),
+        ),
+    ),
+)
+
+
 # --- reptile_step ----------------------------------------------------------------------------
 
 
@@ -214,5 +280,11 @@ REPTILE_STEP = Exercise(
     ),
 )
 
-EXERCISES = (INNER_UPDATE, META_GRADIENT, PROTOTYPE_DISTANCES, REPTILE_STEP)
+EXERCISES = (
+    INNER_UPDATE,
+    META_GRADIENT,
+    PROTOTYPE_DISTANCES,
+    ATTENTION_LABELS,
+    REPTILE_STEP,
+)
 """The exercises of the topic, in the order of the page."""

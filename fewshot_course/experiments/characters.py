@@ -53,7 +53,7 @@ __all__ = [
 Arrays = tuple[np.ndarray, np.ndarray]
 Parts = dict[str, Arrays]
 
-METHODS = ("ANIL", "FOMAML", "MAML", "ProtoNet", "Reptile")
+METHODS = ("ANIL", "FOMAML", "FrozenBody", "MAML", "MatchingNet", "ProtoNet", "Reptile")
 
 BUDGET = "iterations"
 """The setting that says how many updates a training makes."""
@@ -272,6 +272,11 @@ class Watched:
         self._seconds = seconds
         self._since: float | None = None
         self._asked = False
+
+    @property
+    def classes(self) -> np.ndarray:
+        """All classes that tasks are drawn from."""
+        return self._sampler.classes
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> Episodes:
         """Draw tasks; before that, look if it is time to."""

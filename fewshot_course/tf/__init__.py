@@ -11,12 +11,14 @@ from fewshot_course.tf.compression import (  # noqa: E402
     CompressedTextClassifier,
 )
 from fewshot_course.tf.fine_tuning import TextClassifier  # noqa: E402
+from fewshot_course.tf.frozen_body import FrozenBody  # noqa: E402
 from fewshot_course.tf.gan import GANPseudoLabeler  # noqa: E402
 from fewshot_course.tf.gmm import GMMPseudoLabeler  # noqa: E402
 from fewshot_course.tf.image_transfer import ImageClassifier  # noqa: E402
 from fewshot_course.tf.kl_adaptation import KLAdapter  # noqa: E402
 from fewshot_course.tf.kliep import KLIEP  # noqa: E402
 from fewshot_course.tf.maml import ANIL, FOMAML, MAML, Reptile  # noqa: E402
+from fewshot_course.tf.matching import MatchingNet  # noqa: E402
 from fewshot_course.tf.protonet import ProtoNet  # noqa: E402
 from fewshot_course.tf.pseudo_labels import SelfTraining  # noqa: E402
 from fewshot_course.tf.scaling import DataParallelClassifier  # noqa: E402
@@ -32,11 +34,13 @@ __all__ = [
     "CompressedTextClassifier",
     "DANNAdapter",
     "DataParallelClassifier",
+    "FrozenBody",
     "GANPseudoLabeler",
     "GMMPseudoLabeler",
     "ImageClassifier",
     "KLAdapter",
     "MMDAdapter",
+    "MatchingNet",
     "ProtoNet",
     "Reptile",
     "SelfTraining",

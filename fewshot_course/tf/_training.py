@@ -321,7 +321,7 @@ def train(
             capture=capture,
             restore=restore,
             resumables=resumables,
-            learning_rate=lambda: float(next(iter(optimizers.values())).lr),
+            learning_rate=lambda: next((float(one.lr) for one in optimizers.values()), 0.0),
             fingerprint={
                 "framework": "tensorflow",
                 "device": device_kind(run.device),

@@ -52,6 +52,11 @@ Parameters = Mapping[str, tf.Tensor]
 Loss = Callable[[Parameters], tf.Tensor]
 Outputs = Callable[[Parameters], tf.Tensor]
 
+_CONVOLUTIONAL: dict[str, Callable[..., keras.Model]] = {
+    "conv4": networks.Conv4,
+    "conv4-strided": networks.Conv4Strided,
+}
+
 
 @checked(lr=NOT_NEGATIVE)
 def inner_update(parameters: Parameters, gradients: Parameters, lr: float) -> dict[str, tf.Tensor]:
@@ -226,7 +231,7 @@ def episode_loss(
         return task_loss(outputs, yq, task) / Xs.shape[0]
     weights = meta_networks.expand(theta, Xs.shape[0])
     if _keeps_body(network, adapted):
-        weights, support, query = _after_body(network, weights, Xs, Xq, statistics)
+        weights, support, query = _after_body(network, theta, Xs, Xq, statistics)
     else:
 
         def support(current: Parameters) -> tf.Tensor:
@@ -258,23 +263,24 @@ def shares_weights(
 
 
 def _keeps_body(network: keras.Model, adapted: Collection[str] | None) -> bool:
-    named = type(network) in (networks.MLP, networks.Conv4)
+    named = type(network) in meta_networks.NAMED
     return named and adapted is not None and all(name.startswith("head.") for name in adapted)
 
 
 def _after_body(
-    network: keras.Model, weights: Parameters, Xs: tf.Tensor, Xq: tf.Tensor, statistics: str
+    network: keras.Model, theta: Parameters, Xs: tf.Tensor, Xq: tf.Tensor, statistics: str
 ) -> tuple[dict[str, tf.Tensor], Outputs, Outputs]:
     """Run the body once; returns the head's weights, and its outputs for both sets."""
     n = Xs.shape[1]
     if statistics == "inductive":
         both = tf.concat([Xs, Xq], 1)
-        features = meta_networks.apply_features(network, weights, both, n_reference=n)
+        features = meta_networks.shared_features(network, theta, both, n_reference=n)
         support, query = features[:, :n], features[:, n:]
     else:
-        support = meta_networks.apply_features(network, weights, Xs)
-        query = meta_networks.apply_features(network, weights, Xq)
-    head = {name: value for name, value in weights.items() if name.startswith("head.")}
+        support = meta_networks.shared_features(network, theta, Xs)
+        query = meta_networks.shared_features(network, theta, Xq)
+    head = {name: value for name, value in theta.items() if name.startswith("head.")}
+    head = meta_networks.expand(head, Xs.shape[0])
     run = partial(meta_networks.apply_head, network)
     return head, lambda current: run(current, support), lambda current: run(current, query)
 
@@ -324,11 +330,12 @@ class MetaLearner(Networks, MetaEstimator):
     def _build(self, rng: np.random.Generator, device: str) -> None:
         shape, outputs = self.input_shape_, self.n_outputs_
         name = self.network or ("conv4" if len(shape) >= 2 else "mlp")
+        kind = _CONVOLUTIONAL.get(name) if isinstance(name, str) else None
         with tf.device(device), networks.layer_dtype(self.dtype):
             if name == "mlp":
                 network = networks.initialise(networks.MLP(shape, outputs, self.hidden), rng)
-            elif name == "conv4" and len(shape) >= 2:
-                network = networks.initialise(networks.Conv4(shape, outputs, self.channels), rng)
+            elif kind and len(shape) >= 2:
+                network = networks.initialise(kind(shape, outputs, self.channels), rng)
             else:
                 network = networks.build(name, shape, outputs, rng, self.dtype)
         meta_networks.check_layers(network)
@@ -339,10 +346,13 @@ class MetaLearner(Networks, MetaEstimator):
         self, sampler: Any, probe: Episodes, streams: Streams, run: Run
     ) -> dict[str, np.ndarray]:
         theta = self._trained()
-        optimizer = self._optimizer(theta.values())
+        # Without a weight to train (the raw pixels as embedding) there is nothing to move.
+        optimizer = self._optimizer(theta.values()) if theta else None
 
         @tf.function(autograph=False)
         def apply(gradients: list[tf.Tensor]) -> None:
+            if optimizer is None:
+                return
             if self.clip is not None:
                 gradients = optim.clip_gradients(gradients, self.clip)
             optimizer.apply(gradients)
@@ -366,7 +376,7 @@ class MetaLearner(Networks, MetaEstimator):
             return graphs[kind](*tensors)
 
         def step(number: int) -> Mapping[str, tf.Tensor]:
-            if self.lr_schedule == "linear":
+            if self.lr_schedule == "linear" and optimizer is not None:
                 factor = optim.warmup_linear(number, self.iterations, 0.0)
                 optim.set_learning_rate(optimizer, self.lr * factor)
             episodes = sampler.sample(streams.batches, self.n_tasks)
@@ -377,7 +387,7 @@ class MetaLearner(Networks, MetaEstimator):
             run,
             steps=self.iterations,
             modules={"network": self.network_},
-            optimizers={"optimizer": optimizer},
+            optimizers={"optimizer": optimizer} if optimizer is not None else {},
             resumables={"streams": streams},
             fingerprint=fingerprint_of(
                 self, probe.X_support, probe.y_support, probe.X_query, probe.y_query
@@ -396,9 +406,13 @@ class MetaLearner(Networks, MetaEstimator):
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         raise NotImplementedError  # what tells the methods apart
 
+    def _task_by_task(self) -> bool:
+        """Tell whether tasks run one by one: ``vectorized_map`` makes convolutions slow."""
+        return _is_convolutional(self.network_)
+
     def _is_one_graph(self) -> bool:
-        """Tell whether a whole update may be compiled: convolutions run task by task."""
-        return not _is_convolutional(self.network_)
+        """Tell whether a whole update may be compiled."""
+        return not self._task_by_task()
 
     def _tensors(self, episodes: Episodes) -> tuple[tf.Tensor, ...]:
         arrays = []
@@ -428,7 +442,7 @@ class MetaLearner(Networks, MetaEstimator):
         if name not in self._compiled:
             self._compiled[name] = tf.function(function, autograph=False)
         compiled = self._compiled[name]
-        if not _is_convolutional(self.network_):
+        if not self._task_by_task():
             return [compiled(*tensors)]
         return [compiled(*(t[i : i + 1] for t in tensors)) for i in range(len(tensors[0]))]
 
@@ -482,15 +496,20 @@ class MetaLearner(Networks, MetaEstimator):
         return predict, canonical
 
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
+        statistics = self.statistics
+
         def run(Xs: tf.Tensor, Xq: tf.Tensor, weights: dict[str, tf.Tensor]) -> tf.Tensor:
-            return self._query(weights, Xs, Xq)
+            return query_outputs(self.network_, weights, Xs, Xq, statistics)
 
         size = 1 if _is_convolutional(self.network_) else 200
-        compiled = self._compiled.setdefault("query", tf.function(run, autograph=False))
+        # The statistics may be set anew after a fit: each kind is compiled for itself.
+        kind = ("query", statistics)
+        compiled = self._compiled.setdefault(kind, tf.function(run, autograph=False))
         done = []
         for start in range(0, len(episodes), size):
             Xs, ys, Xq, _ = self._tensors(_slice(episodes, start, start + size))
-            done.append(to_array(compiled(Xs, Xq, self._adapt(Xs, ys, steps, lr, compiled=True))))
+            weights = self._adapt(Xs, ys, steps, lr, compiled=True)
+            done.append(to_array(compiled(Xs, Xq, weights)))
         return np.concatenate(done)
 
 
@@ -518,6 +537,9 @@ class FOMAML(MAML, settings.FOMAML):
 
 class ANIL(MAML, settings.ANIL):
     __doc__ = settings.ANIL.__doc__
+
+    def _task_by_task(self) -> bool:
+        return super()._task_by_task() and type(self.network_) not in meta_networks.NAMED
 
     def _build(self, rng: np.random.Generator, device: str) -> None:
         super()._build(rng, device)
@@ -574,6 +596,5 @@ def _mean(parts: list[tuple[tf.Tensor, list[tf.Tensor]]]) -> tuple[tf.Tensor, li
 
 
 def _is_convolutional(network: keras.Model) -> bool:
-    """Tell whether tasks run one by one: ``vectorized_map`` makes convolutions slow."""
     kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
     return any(isinstance(layer, kinds) for layer in network._flatten_layers())

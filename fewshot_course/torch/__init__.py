@@ -17,12 +17,14 @@ for _name in ("torchao", "torch.utils._pytree"):
 from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter, MMDAdapter  # noqa: E402
 from fewshot_course.torch.compression import CompressedImageClassifier, CompressedTextClassifier  # noqa: E402
 from fewshot_course.torch.fine_tuning import TextClassifier  # noqa: E402
+from fewshot_course.torch.frozen_body import FrozenBody  # noqa: E402
 from fewshot_course.torch.gan import GANPseudoLabeler  # noqa: E402
 from fewshot_course.torch.gmm import GMMPseudoLabeler  # noqa: E402
 from fewshot_course.torch.image_transfer import ImageClassifier  # noqa: E402
 from fewshot_course.torch.kl_adaptation import KLAdapter  # noqa: E402
 from fewshot_course.torch.kliep import KLIEP  # noqa: E402
 from fewshot_course.torch.maml import ANIL, FOMAML, MAML, Reptile  # noqa: E402
+from fewshot_course.torch.matching import MatchingNet  # noqa: E402
 from fewshot_course.torch.protonet import ProtoNet  # noqa: E402
 from fewshot_course.torch.pseudo_labels import SelfTraining  # noqa: E402
 from fewshot_course.torch.scaling import DataParallelClassifier  # noqa: E402
@@ -38,11 +40,13 @@ __all__ = [
     "CompressedTextClassifier",
     "DANNAdapter",
     "DataParallelClassifier",
+    "FrozenBody",
     "GANPseudoLabeler",
     "GMMPseudoLabeler",
     "ImageClassifier",
     "KLAdapter",
     "MMDAdapter",
+    "MatchingNet",
     "ProtoNet",
     "Reptile",
     "SelfTraining",

@@ -277,7 +277,7 @@ def train(
         capture=capture,
         restore=restore,
         resumables=resumables,
-        learning_rate=lambda: next(iter(optimizers.values())).param_groups[0]["lr"],
+        learning_rate=lambda: next((o.param_groups[0]["lr"] for o in optimizers.values()), 0.0),
         fingerprint={
             "framework": "torch",
             "device": device_kind(run.device),

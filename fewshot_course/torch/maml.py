@@ -53,6 +53,11 @@ Parameters = Mapping[str, Tensor]
 Loss = Callable[[Parameters], Tensor]
 Outputs = Callable[[Parameters], Tensor]
 
+_CONVOLUTIONAL: dict[str, Callable[..., nn.Module]] = {
+    "conv4": networks.Conv4,
+    "conv4-strided": networks.Conv4Strided,
+}
+
 
 @checked(lr=NOT_NEGATIVE)
 def inner_update(parameters: Parameters, gradients: Parameters, lr: float) -> dict[str, Tensor]:
@@ -222,7 +227,7 @@ def episode_loss(
         return task_loss(outputs, yq, task) / Xs.shape[0]
     weights = meta_networks.expand(theta, Xs.shape[0])
     if _keeps_body(network, adapted):
-        weights, support, query = _after_body(network, weights, Xs, Xq, statistics)
+        weights, support, query = _after_body(network, theta, Xs, Xq, statistics)
     else:
 
         def support(current: Parameters) -> Tensor:
@@ -254,23 +259,24 @@ def shares_weights(
 
 
 def _keeps_body(network: nn.Module, adapted: Collection[str] | None) -> bool:
-    named = type(network) in (networks.MLP, networks.Conv4)
+    named = type(network) in meta_networks.NAMED
     return named and adapted is not None and all(name.startswith("head.") for name in adapted)
 
 
 def _after_body(
-    network: nn.Module, weights: Parameters, Xs: Tensor, Xq: Tensor, statistics: str
+    network: nn.Module, theta: Parameters, Xs: Tensor, Xq: Tensor, statistics: str
 ) -> tuple[dict[str, Tensor], Outputs, Outputs]:
     """Run the body once; returns the head's weights, and its outputs for both sets."""
     n = Xs.shape[1]
     if statistics == "inductive":
         both = torch.cat([Xs, Xq], 1)
-        features = meta_networks.apply_features(network, weights, both, n_reference=n)
+        features = meta_networks.shared_features(network, theta, both, n_reference=n)
         support, query = features[:, :n], features[:, n:]
     else:
-        support = meta_networks.apply_features(network, weights, Xs)
-        query = meta_networks.apply_features(network, weights, Xq)
-    head = {name: value for name, value in weights.items() if name.startswith("head.")}
+        support = meta_networks.shared_features(network, theta, Xs)
+        query = meta_networks.shared_features(network, theta, Xq)
+    head = {name: value for name, value in theta.items() if name.startswith("head.")}
+    head = meta_networks.expand(head, Xs.shape[0])
     run = partial(meta_networks.apply_head, network)
     return head, lambda current: run(current, support), lambda current: run(current, query)
 
@@ -323,12 +329,11 @@ class MetaLearner(Networks, MetaEstimator):
     def _build(self, rng: np.random.Generator, device: str) -> None:
         shape, outputs, dtype = self.input_shape_, self.n_outputs_, getattr(torch, self.dtype)
         name = self.network or ("conv4" if len(shape) >= 2 else "mlp")
+        kind = _CONVOLUTIONAL.get(name) if isinstance(name, str) else None
         if name == "mlp":
             network = networks.initialise(networks.MLP(shape, outputs, self.hidden).to(dtype), rng)
-        elif name == "conv4" and len(shape) >= 2:
-            network = networks.initialise(
-                networks.Conv4(shape, outputs, self.channels).to(dtype), rng
-            )
+        elif kind and len(shape) >= 2:
+            network = networks.initialise(kind(shape, outputs, self.channels).to(dtype), rng)
         else:
             network = networks.build(name, shape, outputs, rng, self.dtype)
         meta_networks.check_layers(network)
@@ -338,19 +343,21 @@ class MetaLearner(Networks, MetaEstimator):
         self, sampler: Any, probe: Episodes, streams: Streams, run: Run
     ) -> dict[str, np.ndarray]:
         theta = self._trained()
-        optimizer = self._optimizer(theta.values())
+        # Without a weight to train (the raw pixels as embedding) there is nothing to move.
+        optimizer = self._optimizer(theta.values()) if theta else None
 
         def step(number: int) -> Mapping[str, Tensor]:
-            if self.lr_schedule == "linear":
+            if self.lr_schedule == "linear" and optimizer is not None:
                 factor = optim.warmup_linear(number, self.iterations, 0.0)
                 optim.set_learning_rate(optimizer, self.lr * factor)
             episodes = sampler.sample(streams.batches, self.n_tasks)
             loss, gradients = self._meta_gradient(theta, self._tensors(episodes), streams)
-            if self.clip is not None:
-                gradients = optim.clip_gradients(gradients, self.clip)
-            for parameter, gradient in zip(theta.values(), gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
+            if optimizer is not None:
+                if self.clip is not None:
+                    gradients = optim.clip_gradients(gradients, self.clip)
+                for parameter, gradient in zip(theta.values(), gradients, strict=True):
+                    parameter.grad = gradient
+                optimizer.step()
             return {"loss": loss.detach()}
 
         return train(
@@ -358,7 +365,7 @@ class MetaLearner(Networks, MetaEstimator):
             run,
             steps=self.iterations,
             modules={"network": self.network_},
-            optimizers={"optimizer": optimizer},
+            optimizers={"optimizer": optimizer} if optimizer is not None else {},
             resumables={"streams": streams},
             fingerprint=fingerprint_of(
                 self, probe.X_support, probe.y_support, probe.X_query, probe.y_query
@@ -435,7 +442,7 @@ class MetaLearner(Networks, MetaEstimator):
         return predict, {name: to_array(value[0]) for name, value in weights.items()}
 
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
-        size = 16 if isinstance(self.network_, networks.Conv4) else 200
+        size = 200 if isinstance(self.network_, networks.MLP) else 16
         done = []
         for start in range(0, len(episodes), size):
             Xs, ys, Xq, _ = self._tensors(_slice(episodes, start, start + size))

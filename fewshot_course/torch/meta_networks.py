@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fewshot_course._arguments import COUNT, checked
-from fewshot_course.torch.networks import MLP, BatchNorm, Conv4
+from fewshot_course.torch.networks import MLP, BatchNorm, Conv4, Conv4Strided
 
 __all__ = [
     "apply",
@@ -26,9 +27,12 @@ __all__ = [
     "expand",
     "has_batch_norm",
     "parameters_of",
+    "shared_features",
 ]
 
 Parameters = Mapping[str, Tensor]
+NAMED = (MLP, Conv4, Conv4Strided)
+"""The course's own networks, whose bodies can be run without their heads."""
 
 
 @checked
@@ -85,7 +89,7 @@ def apply(
     Returns:
         ``(T, n, n_outputs)``.
     """
-    if type(network) in (MLP, Conv4):
+    if type(network) in NAMED:
         features = apply_features(network, parameters, X, n_reference)
         return apply_head(network, parameters, features)
     buffers = dict(network.named_buffers())
@@ -116,8 +120,30 @@ def apply_features(
         for index in range(0, len(network.body), 2):
             X = F.relu(_linear(X, parameters, f"body.{index}"))
         return X
-    assert isinstance(network, Conv4)
-    return _conv4_features(network, parameters, X, n_reference)
+    return _conv_bodies(network, parameters, X, n_reference, shared=False)
+
+
+@checked
+def shared_features(
+    network: nn.Module, theta: Parameters, X: Tensor, n_reference: int | None = None
+) -> Tensor:
+    """Run one body, without its head, on the examples of T tasks.  Named networks only.
+
+    The same as :func:`apply_features` with the weights of :func:`expand`, in less time.  Batch
+    norm normalises each task by itself.
+
+    Args:
+        network: gives the architecture; its own weights are not used.
+        theta: name → weights without a task axis.
+        X: ``(T, n, *input_shape)``.
+        n_reference: as in :func:`apply`.
+
+    Returns:
+        ``(T, n, n_features)``.
+    """
+    if type(network) is MLP:
+        return apply_features(network, expand(theta, len(X)), X)
+    return _conv_bodies(network, theta, X, n_reference, shared=True)
 
 
 @checked
@@ -131,25 +157,56 @@ def _linear(x: Tensor, parameters: Parameters, name: str) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
 
 
-def _conv4_features(
-    network: Conv4, parameters: Parameters, X: Tensor, n_reference: int | None
+def _conv_bodies(
+    network: Any,
+    parameters: Parameters,
+    X: Tensor,
+    n_reference: int | None,
+    shared: bool,
 ) -> Tensor:
+    """Run convolutional bodies: of each task its own, or one that all tasks share.
+
+    Bodies that differ are one grouped convolution, in which the channels of task t are group t.
+    """
     X = X.unsqueeze(-1) if X.ndim == 4 else X
     n_tasks, n = X.shape[:2]
-    # The channels of task t become group t: (n, T·c, h, w).
-    x = X.permute(1, 0, 4, 2, 3).flatten(1, 2)
-    for index, layer in enumerate(network.body):
-        if isinstance(layer, nn.Conv2d):
-            weight = parameters[f"body.{index}.weight"].flatten(0, 1)
-            x = F.conv2d(x, weight, padding=1, groups=n_tasks)
-        elif isinstance(layer, BatchNorm):
-            weight = parameters[f"body.{index}.weight"].flatten()
-            bias = parameters[f"body.{index}.bias"].flatten()
-            x = _normalise(x, weight, bias, n_reference)
-        else:
-            x = layer(x)
-    x = x.unflatten(1, (n_tasks, -1))  # (n, T, c, h, w)
-    return x.permute(1, 0, 3, 4, 2).reshape(n_tasks, n, -1)
+    # (T·n, c, h, w) where the body is shared, else (n, T·c, h, w)
+    x = X.permute(0, 1, 4, 2, 3).flatten(0, 1) if shared else X.permute(1, 0, 4, 2, 3).flatten(1, 2)
+    convolutions = [
+        (str(i), str(i + 1), layer)
+        for i, layer in enumerate(network.body)
+        if isinstance(layer, nn.Conv2d)
+    ]
+    for conv, norm, layer in convolutions:
+        kernel, weight, bias = (
+            parameters[f"body.{name}"]
+            for name in (f"{conv}.weight", f"{norm}.weight", f"{norm}.bias")
+        )
+        # Where batch norm's weight is positive it keeps the order of numbers, and so does ReLU.
+        # So the maximum may be taken before both: they then pass over a quarter of the numbers.
+        # A negative weight changes its sign together with the kernel's, which changes nothing.
+        sign = torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
+        kernel, weight = kernel * sign[..., None, None, None], weight * sign
+        if not shared:
+            kernel, weight, bias = kernel.flatten(0, 1), weight.flatten(), bias.flatten()
+        pooled = layer.stride == (1, 1) and min(x.shape[2:]) >= 2
+        x = F.conv2d(x, kernel, None, layer.stride, 1, groups=1 if shared else n_tasks)
+        mean, var = _task_moments(x.unflatten(0, (-1, n)), n_reference)
+        x = F.max_pool2d(x, 2) if pooled else x
+        scale = weight.view(-1, 1, 1) * torch.rsqrt(var + BatchNorm.eps)
+        tasks = (x.unflatten(0, (-1, n)) - mean) * scale + bias.view(-1, 1, 1)
+        x = F.relu(tasks).flatten(0, 1)
+    if isinstance(network, Conv4Strided):
+        x = x.mean((2, 3), keepdim=True)
+    x = x.unflatten(0, (n_tasks, n)) if shared else x.unflatten(1, (n_tasks, -1)).transpose(0, 1)
+    return x.permute(0, 1, 3, 4, 2).reshape(n_tasks, n, -1)
+
+
+def _task_moments(x: Tensor, n_reference: int | None) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel of ``(T, n, c, h, w)``, over each task's first examples."""
+    reference = x if n_reference is None else x[:, :n_reference]
+    mean = reference.mean((1, 3, 4), keepdim=True)
+    return mean, (reference - mean).square().mean((1, 3, 4), keepdim=True)
 
 
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor, n_reference: int | None) -> Tensor:

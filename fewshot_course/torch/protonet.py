@@ -7,21 +7,37 @@ a query belongs to the class with the nearest prototype.  Nothing is adapted by 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot_course._arguments import COUNT, checked
+from fewshot_course._arguments import COUNT, POSITIVE, checked
 from fewshot_course._streams import Streams
 from fewshot_course.both import protonet as settings
 from fewshot_course.both.maml import Predictor
+from fewshot_course.both.protonet import DISTANCES
 from fewshot_course.data.episodes import Episodes
-from fewshot_course.torch import meta_networks, networks
+from fewshot_course.torch import meta_networks
 from fewshot_course.torch._training import to_array, to_tensor
-from fewshot_course.torch.maml import MetaLearner, task_loss
+from fewshot_course.torch.maml import MetaLearner, _slice, task_loss
 
-__all__ = ["ProtoNet", "embed", "prototype_loss", "prototypes", "squared_distances"]
+__all__ = [
+    "ProtoNet",
+    "class_distances",
+    "cosine_distances",
+    "embed",
+    "linear_classifier",
+    "mahalanobis_distances",
+    "prototype_loss",
+    "prototypes",
+    "shrunk_covariances",
+    "squared_distances",
+    "unit",
+]
+
+_BLOCK = 1000  # examples that pass a network at a time when tasks are scored
 
 
 @checked(ways=COUNT)
@@ -36,14 +52,114 @@ def prototypes(embeddings: Tensor, y: Tensor, ways: int) -> Tensor:
     Returns:
         ``(T, ways, d)``.
     """
-    member = torch.nn.functional.one_hot(y, ways).to(embeddings.dtype).transpose(1, 2)
+    member = _membership(embeddings, y, ways)
     return member @ embeddings / member.sum(2, keepdim=True)
+
+
+def _membership(embeddings: Tensor, y: Tensor, ways: int) -> Tensor:
+    """1 where an example belongs to a class, else 0: ``(T, ways, n)``."""
+    return torch.nn.functional.one_hot(y, ways).to(embeddings.dtype).transpose(1, 2)
 
 
 @checked
 def squared_distances(queries: Tensor, centres: Tensor) -> Tensor:
     """Return squared Euclidean distances ``(T, q, k)`` of ``(T, q, d)`` to ``(T, k, d)``."""
     return (queries[:, :, None] - centres[:, None]).square().sum(-1)
+
+
+@checked
+def linear_classifier(centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Write the softmax of negative squared distances as a linear classifier.
+
+    -‖z - c‖² = 2 c·z - ‖c‖² - ‖z‖², and the last term is the same for all classes, so that no
+    softmax sees it (Snell et al. 2017, equation 8).
+
+    Args:
+        centres: of the classes, ``(T, k, d)``.
+
+    Returns:
+        Weights 2 c, ``(T, k, d)``, and biases -‖c‖², ``(T, k)``.
+    """
+    return 2 * centres, -centres.square().sum(-1)
+
+
+@checked
+def unit(x: Tensor) -> Tensor:
+    """Give the vectors ``(..., d)`` the length 1; one shorter than 1e-3 counts as that long."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True).clamp(min=1e-6))
+
+
+@checked
+def cosine_distances(queries: Tensor, centres: Tensor) -> Tensor:
+    """Return 1 - cosine, in [0, 2]: ``(T, q, k)`` of ``(T, q, d)`` to ``(T, k, d)``."""
+    return 1 - unit(queries) @ unit(centres).transpose(1, 2)
+
+
+@checked(ways=COUNT)
+def shrunk_covariances(embeddings: Tensor, y: Tensor, ways: int) -> Tensor:
+    """Return each class's covariance, shrunk towards the task's and the identity.
+
+    Q_k = λ_k Σ_k + (1 - λ_k) Σ + I with λ_k = n_k / (n_k + 1): the covariance Σ_k of the n_k
+    examples of a class, which is 0 of a single one, and Σ of all examples of the task
+    (Bateni et al. 2020, equation 2).
+
+    Args:
+        embeddings: of the support sets, ``(T, n, d)``.
+        y: labels 0 to ways - 1, ``(T, n)``; every class occurs.
+        ways: number of classes.
+
+    Returns:
+        ``(T, ways, d, d)``, symmetric and positive definite.
+    """
+    member = _membership(embeddings, y, ways)
+    count = member.sum(2)[..., None, None]
+    apart = embeddings[:, None] - prototypes(embeddings, y, ways)[:, :, None]
+    apart = apart * member[..., None]  # (T, ways, n, d), 0 for the examples of other classes
+    of_class = apart.transpose(2, 3) @ apart / (count - 1).clamp(min=1)
+    apart = embeddings - embeddings.mean(1, keepdim=True)
+    of_task = (apart.transpose(1, 2) @ apart / max(apart.shape[1] - 1, 1))[:, None]
+    share = count / (count + 1)
+    identity = torch.eye(apart.shape[2], dtype=apart.dtype, device=apart.device)
+    return share * of_class + (1 - share) * of_task + identity
+
+
+@checked
+def mahalanobis_distances(queries: Tensor, centres: Tensor, covariances: Tensor) -> Tensor:
+    """Return squared Mahalanobis distances (z - c)ᵀ Q⁻¹ (z - c).
+
+    Args:
+        queries: ``(T, q, d)``.
+        centres: of the classes, ``(T, k, d)``.
+        covariances: Q of each class, ``(T, k, d, d)``, positive definite.
+
+    Returns:
+        ``(T, q, k)``, ≥ 0; with the identity for Q those of :func:`squared_distances`.
+    """
+    apart = (queries[:, None] - centres[:, :, None]).transpose(2, 3)  # (T, k, d, q)
+    factor = torch.linalg.cholesky(covariances)
+    whitened = torch.linalg.solve_triangular(factor, apart, upper=False)
+    return whitened.square().sum(2).transpose(1, 2)
+
+
+@checked(ways=COUNT, distance=DISTANCES)
+def class_distances(
+    queries: Tensor, support: Tensor, y: Tensor, ways: int, distance: str = "euclidean"
+) -> Tensor:
+    """Return the distances ``(T, q, ways)`` of queries to the classes of a support set.
+
+    Args:
+        queries: embeddings, ``(T, q, d)``.
+        support: embeddings, ``(T, n, d)``.
+        y: labels of the support set, 0 to ways - 1, ``(T, n)``; every class occurs.
+        ways: number of classes.
+        distance: "euclidean" (squared), "cosine" or "mahalanobis" (squared).
+    """
+    centres = prototypes(support, y, ways)
+    if distance == "cosine":
+        return cosine_distances(queries, centres)
+    if distance == "mahalanobis":
+        return mahalanobis_distances(queries, centres, shrunk_covariances(support, y, ways))
+    return squared_distances(queries, centres)
 
 
 @checked(statistics=("inductive", "transductive"))
@@ -57,16 +173,16 @@ def embed(
     """Return the embeddings ``(T, n, d)`` and ``(T, m, d)`` of support and query sets.
 
     Args:
-        network: whose layers are run; "mlp" and "conv4" without their heads.
+        network: whose layers are run; the named ones without their heads.
         theta: name → weights without a task axis.
         X_support: ``(T, n, ...)``.
         X_query: ``(T, m, ...)``.
         statistics: what batch norm sees, the support set ("inductive") or the query set
             ("transductive").
     """
-    named = type(network) in (networks.MLP, networks.Conv4)
-    run = meta_networks.apply_features if named else meta_networks.apply
-    weights = meta_networks.expand(theta, X_support.shape[0])
+    named = type(network) in meta_networks.NAMED
+    run = meta_networks.shared_features if named else meta_networks.apply
+    weights = theta if named else meta_networks.expand(theta, X_support.shape[0])
     n = X_support.shape[1]
     if statistics == "transductive" and meta_networks.has_batch_norm(network):
         return run(network, weights, X_support), run(network, weights, X_query)
@@ -74,13 +190,15 @@ def embed(
     return both[:, :n], both[:, n:]
 
 
-@checked(ways=COUNT, statistics=("inductive", "transductive"))
+@checked(ways=COUNT, statistics=("inductive", "transductive"), distance=DISTANCES, scale=POSITIVE)
 def prototype_loss(
     network: nn.Module,
     theta: Mapping[str, Tensor],
     episode: tuple[Tensor, ...],
     ways: int,
     statistics: str = "inductive",
+    distance: str = "euclidean",
+    scale: float = 1.0,
 ) -> Tensor:
     """Return the loss that an update lowers: the cross-entropy of the query sets' distances.
 
@@ -90,45 +208,50 @@ def prototype_loss(
         episode: X_support ``(T, n, ...)``, y_support, X_query ``(T, m, ...)``, y_query.
         ways: classes of a task.
         statistics: as in :func:`embed`.
+        distance: as in :func:`class_distances`.
+        scale: what the distances are multiplied by.
 
     Returns:
         A scalar, ≥ 0 (Snell et al. 2017, algorithm 1).
     """
     Xs, ys, Xq, yq = episode
     support, query = embed(network, theta, Xs, Xq, statistics)
-    logits = -squared_distances(query, prototypes(support, ys, ways))
+    logits = -scale * class_distances(query, support, ys, ways, distance)
     return task_loss(logits, yq) / Xs.shape[0]
 
 
-class ProtoNet(MetaLearner, settings.ProtoNet):
-    __doc__ = settings.ProtoNet.__doc__
+class MetricLearner(MetaLearner):
+    """What learners have in common that compare embeddings; each one gives ``_logits``."""
 
     def _trained(self) -> dict[str, Tensor]:
         weights = meta_networks.parameters_of(self.network_)
-        named = type(self.network_) in (networks.MLP, networks.Conv4)
+        named = type(self.network_) in meta_networks.NAMED
         return {k: v for k, v in weights.items() if not (named and k.startswith("head."))}
 
-    def _meta_gradient(
-        self, theta: Mapping[str, Tensor], episode: tuple[Tensor, ...], streams: Streams
-    ) -> tuple[Tensor, list[Tensor]]:
-        loss = prototype_loss(self.network_, theta, episode, self.n_outputs_, self.statistics)
-        return loss, list(torch.autograd.grad(loss, list(theta.values())))
+    def _how(self) -> tuple[Any, ...]:
+        """Return the settings that ``_logits`` follows; they may be set anew after a ``fit``."""
+        raise NotImplementedError
 
-    def _logits(
-        self, theta: Mapping[str, Tensor], Xs: Tensor, ys: Tensor, Xq: Tensor, ways: int
-    ) -> Tensor:
-        support, query = embed(self.network_, theta, Xs, Xq, self.statistics)
-        return -squared_distances(query, prototypes(support, ys, ways))
+    def _logits(self, support: Tensor, ys: Tensor, query: Tensor, ways: int, *how: Any) -> Tensor:
+        raise NotImplementedError  # what tells the methods apart
+
+    def _parts(self, support: Tensor, ys: Tensor, ways: int) -> dict[str, Tensor]:
+        """Return what a new task's model consists of."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
         theta, ways = self._trained(), int(episodes.y_support.max()) + 1
+        examples = episodes.X_support.shape[1] + episodes.X_query.shape[1]
+        size = max(1, _BLOCK // examples)
         done = []
-        for index in range(len(episodes)):
-            Xs, ys, Xq, _ = self._tensors(Episodes(*(part[None] for part in episodes.task(index))))
-            done.append(to_array(self._logits(theta, Xs, ys, Xq, ways))[0])
-        return np.stack(done)
+        for start in range(0, len(episodes), size):
+            Xs, ys, Xq, _ = self._tensors(_slice(episodes, start, start + size))
+            support, query = embed(self.network_, theta, Xs, Xq, self.statistics)
+            done.append(to_array(self._logits(support, ys, query, ways, *self._how())))
+        return np.concatenate(done)
 
+    @torch.no_grad()
     def _predictor(
         self, X: np.ndarray, y: np.ndarray, steps: int, lr: float
     ) -> tuple[Predictor, dict[str, np.ndarray]]:
@@ -141,12 +264,36 @@ class ProtoNet(MetaLearner, settings.ProtoNet):
         def predict(X: np.ndarray) -> np.ndarray:
             size = len(X) if whole else 1024
             blocks = [X[None, start : start + size] for start in range(0, len(X), size)]
-            tensors = [to_tensor(block, self._device, self.dtype) for block in blocks]
-            return np.concatenate(
-                [to_array(self._logits(theta, Xs, ys, x, ways)[0]) for x in tensors]
-            )
+            outputs = []
+            for block in blocks:
+                x = to_tensor(block, self._device, self.dtype)
+                support, query = embed(self.network_, theta, Xs, x, self.statistics)
+                outputs.append(to_array(self._logits(support, ys, query, ways, *self._how())[0]))
+            return np.concatenate(outputs)
 
-        centres = prototypes(
-            embed(self.network_, theta, Xs, Xs[:, :1], self.statistics)[0], ys, ways
-        )
-        return predict, {"prototypes": to_array(centres[0])}
+        support, _ = embed(self.network_, theta, Xs, Xs[:, :1], self.statistics)
+        parts = self._parts(support, ys, ways)
+        return predict, {name: to_array(value[0]) for name, value in parts.items()}
+
+
+class ProtoNet(MetricLearner, settings.ProtoNet):
+    __doc__ = settings.ProtoNet.__doc__
+
+    def _meta_gradient(
+        self, theta: Mapping[str, Tensor], episode: tuple[Tensor, ...], streams: Streams
+    ) -> tuple[Tensor, list[Tensor]]:
+        loss = prototype_loss(
+            self.network_, theta, episode, self.n_outputs_, self.statistics, self.distance,
+            self.scale,
+        )  # fmt: skip
+        return loss, list(torch.autograd.grad(loss, list(theta.values()))) if theta else []
+
+    def _how(self) -> tuple[Any, ...]:
+        return self.distance, self.scale
+
+    def _logits(self, support: Tensor, ys: Tensor, query: Tensor, ways: int, *how: Any) -> Tensor:
+        distance, scale = how
+        return -scale * class_distances(query, support, ys, ways, distance)
+
+    def _parts(self, support: Tensor, ys: Tensor, ways: int) -> dict[str, Tensor]:
+        return {"prototypes": prototypes(support, ys, ways)}

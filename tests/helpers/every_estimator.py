@@ -90,7 +90,9 @@ def fits(framework: str, bert: Any) -> dict[str, tuple[Fit, Any]]:
         ),
         **{
             name: (of(name, sampler, **META), None)
-            for name in ("MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet")
+            for name in (
+                "MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet", "MatchingNet", "FrozenBody",
+            )
         },
     }  # fmt: skip
 

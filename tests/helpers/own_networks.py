@@ -60,7 +60,7 @@ def fits(framework):
         "ImageClassifier": of("ImageClassifier", classifier, X, Y, **plain),
         **{
             name: of(name, of_tasks, sampler, **META)
-            for name in ("MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet")
+            for name in ("MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet", "MatchingNet")
         },
     }
 

@@ -399,6 +399,10 @@ def of_framework(framework: str, bert: Any) -> Calls:
             "support_loss": lambda outputs: tools["maml"].task_loss(outputs, episode[1]),
             "X_query": episode[2], "lr": 0.1,
         },
+        "frozen_body.base_loss": {
+            "network": network, "head": lambda features: features[:, :2], "X": draw(6, 4),
+            "y": classes(6),
+        },
         "fine_tuning.contrastive_pair_loss": {"features": draw(6, 3), "labels": classes(6)},
         "fine_tuning.l2_sp_penalty": {"weights": weights, "start": weights},
         "fine_tuning.softmax_cross_entropy": {**logits, "weights": positive(6)},
@@ -464,6 +468,14 @@ def of_framework(framework: str, bert: Any) -> Calls:
             "network": network, "theta": theta, "n_support": 4, "inner_steps": 1,
         },
         "maml.task_loss": {"outputs": draw(2, 4, 2), "y": classes(2, 4), "task": "classification"},
+        "matching.attention_logits": {
+            "queries": draw(2, 6, 3), "support": draw(2, 4, 3), "y": classes(2, 4), "ways": 2,
+            "scale": 1.0,
+        },
+        "matching.matching_loss": {
+            "network": network, "theta": theta, "episode": episode, "ways": 2,
+            "statistics": "inductive", "scale": 1.0,
+        },
         "meta_networks.apply": {"network": network, "parameters": expanded, "X": episode[0]},
         "meta_networks.apply_features": {
             "network": network, "parameters": expanded, "X": episode[0],
@@ -475,22 +487,37 @@ def of_framework(framework: str, bert: Any) -> Calls:
         "meta_networks.expand": {"parameters": theta, "n_tasks": 2},
         "meta_networks.has_batch_norm": {"network": network},
         "meta_networks.parameters_of": {"network": network},
+        "meta_networks.shared_features": {"network": network, "theta": theta, "X": episode[0]},
         "networks.build": {
             "network": "mlp", "input_shape": (4,), "n_outputs": 2,
             "rng": np.random.default_rng(0), "dtype": "float32",
         },
         "networks.to_numpy": {"module": network},
         "networks.from_numpy": {"module": network, "arrays": networks.to_numpy(network)},
+        "protonet.class_distances": {
+            "queries": draw(2, 6, 3), "support": draw(2, 4, 3), "y": classes(2, 4), "ways": 2,
+            "distance": "euclidean",
+        },
+        "protonet.cosine_distances": {"queries": draw(2, 6, 3), "centres": draw(2, 2, 3)},
         "protonet.embed": {
             "network": network, "theta": theta, "X_support": episode[0], "X_query": episode[2],
             "statistics": "inductive",
         },
+        "protonet.linear_classifier": {"centres": draw(2, 2, 3)},
+        "protonet.mahalanobis_distances": {
+            "queries": draw(2, 6, 3), "centres": draw(2, 2, 3),
+            "covariances": tensor(np.tile(np.eye(3, dtype=np.float32), (2, 2, 1, 1))),
+        },
         "protonet.prototype_loss": {
             "network": network, "theta": theta, "episode": episode, "ways": 2,
-            "statistics": "inductive",
+            "statistics": "inductive", "distance": "euclidean", "scale": 1.0,
         },
         "protonet.prototypes": {"embeddings": draw(2, 4, 3), "y": classes(2, 4), "ways": 2},
+        "protonet.shrunk_covariances": {
+            "embeddings": draw(2, 4, 3), "y": classes(2, 4), "ways": 2,
+        },
         "protonet.squared_distances": {"queries": draw(2, 6, 3), "centres": draw(2, 2, 3)},
+        "protonet.unit": {"x": draw(2, 6, 3)},
         "pseudo_labels.pseudo_label_loss": {"logits": draw(6, 2), "threshold": 0.5},
         "pseudo_labels.self_training_loss": {
             "network": network, "labelled": labelled, "unlabelled": draw(5, 4), "alpha": 1.0,

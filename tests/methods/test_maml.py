@@ -10,7 +10,7 @@ from fewshot_course.both.training import TrainingDiverged
 from fewshot_course.data import Episodes, EpisodeSampler, SinusoidSampler
 from fewshot_course.weights import load_arrays, save_arrays
 
-METHODS = ("MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet")
+METHODS = ("MAML", "FOMAML", "ANIL", "Reptile", "ProtoNet", "MatchingNet", "FrozenBody")
 SMALL = {"iterations": 3, "n_tasks": 2, "channels": 2, "dtype": "float64", "random_state": 0}
 
 
@@ -114,6 +114,25 @@ def test_evaluate_is_adapt_and_score_task_by_task(framework, method, rng):
         for X_s, y_s, X_q, y_q in map(episodes.task, range(3))
     ]
     np.testing.assert_allclose(learner.evaluate(episodes), one_by_one)
+
+
+@pytest.mark.parametrize("method", ["MAML", "ANIL", "ProtoNet"])
+def test_statistics_that_are_set_anew_hold(framework, method):
+    """A compiled function kept those of its first call: a wrong score, and no error."""
+    rng = np.random.default_rng(0)
+    learner, sampler = trained(framework, method, rng, images=True)
+    fresh, _ = trained(framework, method, np.random.default_rng(0), images=True)
+    episodes = sampler.sample(3, 2)
+
+    def outputs(one, statistics):
+        one.statistics = statistics
+        return one._apply(episodes, one.inner_steps, one.inner_lr)
+
+    inductive = outputs(learner, "inductive")
+    transductive = outputs(learner, "transductive")
+    assert np.abs(transductive - inductive).max() > 1e-6
+    np.testing.assert_array_equal(transductive, outputs(fresh, "transductive"))
+    np.testing.assert_array_equal(inductive, outputs(learner, "inductive"))
 
 
 def test_regression_keeps_the_shape_of_its_targets(framework):
@@ -263,13 +282,12 @@ def test_bad_input_of_adapt(framework, arguments, kind, message):
         _shared(framework, "MAML").adapt(*arguments)
 
 
+@pytest.mark.parametrize("method", ["ProtoNet", "MatchingNet", "FrozenBody"])
 @pytest.mark.parametrize("asked", [{"steps": 50}, {"lr": 99}, {"steps": 0}, {"lr": 0.0}])
-def test_protonet_takes_no_inner_steps_and_says_so(framework, asked):
-    learner = _shared(framework, "ProtoNet")
+def test_who_takes_no_inner_steps_says_so(framework, method, asked):
+    learner = _shared(framework, method)
     ((name, value),) = asked.items()
-    message = (
-        f"{name}={value!r}: a ProtoNet takes no gradient steps .*leave {name} out, or use MAML"
-    )
+    message = f"{name}={value!r}: a {method} .*steps.*leave {name} out"
     with pytest.raises(ValueError, match=message):
         learner.adapt(E.X_support[0], E.y_support[0], **asked)
     with pytest.raises(ValueError, match=message):

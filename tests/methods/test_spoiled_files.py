@@ -16,7 +16,7 @@ NAMES = [
     "GANPseudoLabeler",
     "VAEPseudoLabeler", "GMMPseudoLabeler", "ImageClassifier", "DataParallelClassifier",
     "TextClassifier", "CompressedImageClassifier", "CompressedTextClassifier", "MAML", "FOMAML",
-    "ANIL", "Reptile", "ProtoNet",
+    "ANIL", "Reptile", "ProtoNet", "MatchingNet", "FrozenBody",
 ]  # fmt: skip
 
 

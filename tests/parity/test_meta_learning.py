@@ -39,7 +39,23 @@ CASES = {
     "ANIL, sinusoid": ("ANIL", SINUSOID, SinusoidSampler(5, 5), ("float64",)),
     "Reptile, sinusoid": ("Reptile", {"task": "regression"}, SinusoidSampler(5, 5), ("float64",)),
     "ProtoNet, characters": ("ProtoNet", {"channels": 4}, characters(), ("float64",)),
-}
+    "MAML, strided": (
+        "MAML", {"network": "conv4-strided", "channels": 4, "inner_lr": 0.05}, characters(),
+        ("float64",),
+    ),
+    "ANIL, characters": ("ANIL", {"channels": 4, "inner_lr": 0.05}, characters(), ("float64",)),
+    "ProtoNet, cosine": (
+        "ProtoNet", {"channels": 4, "distance": "cosine", "scale": 5.0}, characters(), ("float64",),
+    ),
+    "ProtoNet, Mahalanobis": (
+        "ProtoNet", {"channels": 4, "distance": "mahalanobis"}, characters(), ("float64",),
+    ),
+    "MatchingNet": (
+        "MatchingNet", {"network": "conv4-strided", "channels": 4}, characters(), ("float64",),
+    ),
+    "FrozenBody": ("FrozenBody", {"channels": 4, "lr_schedule": "linear"}, characters(),
+                   ("float64", "float32")),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

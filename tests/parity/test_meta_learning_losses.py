@@ -12,11 +12,15 @@ import tensorflow as tf
 from fewshot_course._streams import Streams
 from fewshot_course.both.maml import reptile_batches
 from fewshot_course.data import EpisodeSampler, SinusoidSampler
+from fewshot_course.tf import frozen_body as tf_frozen_body
 from fewshot_course.tf import maml as tf_maml
+from fewshot_course.tf import matching as tf_matching
 from fewshot_course.tf import meta_networks as tf_meta_networks
 from fewshot_course.tf import networks as tf_networks
 from fewshot_course.tf import protonet as tf_protonet
+from fewshot_course.torch import frozen_body as torch_frozen_body
 from fewshot_course.torch import maml as torch_maml
+from fewshot_course.torch import matching as torch_matching
 from fewshot_course.torch import meta_networks as torch_meta_networks
 from fewshot_course.torch import protonet as torch_protonet
 
@@ -24,6 +28,8 @@ TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 AFTER_STEPS = {"float64": 1e-10, "float32": 1e-4}  # weights that several updates have moved
 MAML = {"torch": torch_maml, "tensorflow": tf_maml}
 PROTONET = {"torch": torch_protonet, "tensorflow": tf_protonet}
+MATCHING = {"torch": torch_matching, "tensorflow": tf_matching}
+FROZEN = {"torch": torch_frozen_body, "tensorflow": tf_frozen_body}
 META_NETWORKS = {"torch": torch_meta_networks, "tensorflow": tf_meta_networks}
 ITERATIONS = 3
 
@@ -187,6 +193,51 @@ def test_prototype_loss_and_its_gradient_agree(settings, sampler, dtype):
     assert_agree(*found, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("distance", ["cosine", "mahalanobis"])
+def test_prototype_loss_of_other_distances_and_its_gradient_agree(distance, dtype):
+    found = []
+    for framework in PROTONET:
+        learner, theta, episode = prepared(
+            PROTONET, framework, "ProtoNet", VECTORS, vectors(), dtype
+        )
+        found.append(value_and_gradient(framework, learner, theta, lambda fw=framework, of=learner,
+            t=theta, e=episode: PROTONET[fw].prototype_loss(
+                of.network_, t, e, 2, distance=distance, scale=2.0
+            )))  # fmt: skip
+    assert_agree(*found, AFTER_STEPS[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("settings", [VECTORS, {"network": "conv4-strided", "channels": 3}])
+def test_matching_loss_and_its_gradient_agree(settings, dtype):
+    found, sampler = [], vectors() if settings is VECTORS else characters()
+    for framework in MATCHING:
+        learner, theta, episode = prepared(
+            MATCHING, framework, "MatchingNet", settings, sampler, dtype
+        )
+        found.append(value_and_gradient(framework, learner, theta, lambda fw=framework, of=learner,
+            t=theta, e=episode: MATCHING[fw].matching_loss(of.network_, t, e, 2, scale=5.0)
+        ))  # fmt: skip
+    assert_agree(*found, AFTER_STEPS[dtype])
+
+
+@pytest.mark.parametrize("framework", FROZEN)
+def test_fit_of_a_frozen_body_runs_the_loss_that_is_shown(framework, monkeypatch):
+    calls = count(monkeypatch, FROZEN[framework], "base_loss")
+    learner = FROZEN[framework].FrozenBody(iterations=ITERATIONS, n_tasks=2, random_state=0)
+    learner.fit(vectors(), device="cpu")
+    assert calls == {"base_loss": ITERATIONS if framework == "torch" else 1}
+
+
+@pytest.mark.parametrize("framework", MATCHING)
+def test_fit_of_a_matching_network_runs_the_functions_that_are_shown(framework, monkeypatch):
+    calls = count(monkeypatch, MATCHING[framework], "matching_loss", "attention_logits", "embed")
+    learner = MATCHING[framework].MatchingNet(iterations=ITERATIONS, n_tasks=2, random_state=0)
+    learner.fit(vectors(), device="cpu")
+    assert set(calls.values()) == {ITERATIONS if framework == "torch" else 1}
+
+
 def count(monkeypatch, module, *names):
     """Name → number of calls of the module's function from now on."""
     calls = dict.fromkeys(names, 0)
@@ -269,3 +320,24 @@ def test_no_adversary_gets_the_prototype_loss_below_zero():
         learner.network_, theta, (Xs, ys, Xq, yq), 2
     ))  # fmt: skip
     assert 0 <= lowest < 0.01 * first
+
+
+@pytest.mark.parametrize("distance", ["cosine", "mahalanobis"])
+def test_no_adversary_gets_another_distances_loss_below_zero(distance):
+    learner, theta, (Xs, ys, Xq, yq) = prepared(PROTONET, "torch", "ProtoNet", VECTORS, vectors())
+    free = [Xs.requires_grad_(True), Xq.requires_grad_(True), *theta.values()]
+    first, lowest = lowered(free, lambda: torch_protonet.prototype_loss(
+        learner.network_, theta, (Xs, ys, Xq, yq), 2, distance=distance, scale=10.0
+    ))  # fmt: skip
+    assert 0 <= lowest < 0.1 * first
+
+
+def test_no_adversary_gets_the_matching_loss_below_zero():
+    learner, theta, (Xs, ys, Xq, yq) = prepared(
+        MATCHING, "torch", "MatchingNet", VECTORS, vectors()
+    )
+    free = [Xs.requires_grad_(True), Xq.requires_grad_(True), *theta.values()]
+    first, lowest = lowered(free, lambda: torch_matching.matching_loss(
+        learner.network_, theta, (Xs, ys, Xq, yq), 2, scale=10.0
+    ))  # fmt: skip
+    assert 0 <= lowest < 0.1 * first

@@ -52,6 +52,10 @@ LAYERS = {
         lambda: torch_networks.Conv4((8, 8), 3, channels=4), (8, 8),
         lambda: tf_networks.Conv4((8, 8), 3, channels=4), (8, 8),
     ),
+    "Conv4Strided": (
+        lambda: torch_networks.Conv4Strided((8, 8), 3, channels=4), (8, 8),
+        lambda: tf_networks.Conv4Strided((8, 8), 3, channels=4), (8, 8),
+    ),
 }  # fmt: skip
 
 
