@@ -48,6 +48,7 @@ METHODS = {
     "coral": "covariances of the codes made equal",
     "mmd": "means of kernel features of the codes made equal",
     "dann": "codes that a domain discriminator cannot tell apart",
+    "adabn": "statistics of batch norm taken from the target (needs network=conv4)",
     "kliep": "source images weighted by an estimate of the density ratio",
     "unweighted": "the network of kliep, with every source image counted alike",
 }
@@ -302,6 +303,8 @@ def make_adapter(cell: Cell) -> Any:
         if cell.method == "unweighted":
             own["width"] = 1e6  # a kernel that wide is 1 everywhere, and so is the ratio
         return methods.KLIEP(**own)
+    if cell.method == "adabn":
+        return methods.AdaBNAdapter(**common)
     if cell.method == "coral":
         return methods.CORALAdapter(weight=config.coral_weight, warmup=config.warmup, **common)
     if cell.method == "mmd":

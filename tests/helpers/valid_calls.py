@@ -367,6 +367,10 @@ def of_framework(framework: str, bert: Any) -> Calls:
         one["a"].requires_grad_()
 
     calls: Calls = {
+        "adabn.adapt_batch_norm": {
+            "network": networks.build("conv4", (4, 4), 2, rng),
+            "blocks": [positive(3, 4, 4), positive(2, 4, 4)],
+        },
         "alignment.coral_loss": {"source": draw(6, 3), "target": draw(5, 3)},
         "alignment.mmd_loss": {"source": draw(6, 3), "target": draw(5, 3)},
         "alignment.domain_loss": {"logits_source": draw(6, 1), "logits_target": draw(5, 1)},
@@ -562,6 +566,7 @@ def of_framework(framework: str, bert: Any) -> Calls:
 
 
 MODULES = (
+    "adabn",
     "gmm", "kl_adaptation", "maml", "meta_networks", "networks", "optim", "vae",
 )  # fmt: skip
 
