@@ -123,6 +123,19 @@ def shared(folder: Path) -> Calls:
         "checkpoints.save_checkpoint": {
             "folder": folder, "arrays": {"a": X}, "meta": {"step": 1}, "fingerprint": {"a": 1},
         },
+        "label_shift.black_box_shares": {
+            "confusion": np.array([[0.4, 0.1], [0.1, 0.4]]), "predicted_shares": start,
+        },
+        "label_shift.confusion_shares": {"y": y, "predicted": y, "n_classes": 2},
+        **{
+            f"label_shift.{name}": {
+                "proba": proba, "source_shares": start, "target_shares": start,
+            }
+            for name in ("corrected_posteriors", "em_step", "log_likelihood")
+        },
+        "label_shift.em_shares": {
+            "proba": proba, "source_shares": start, "tolerance": 1e-8, "max_steps": 5,
+        },
         "cold_start.fit_prior": {"data": ratings, "steps": 2},
         "cold_start.log_likelihood": {"data": ratings, "prior": prior},
         "cold_start.posterior_taste": {"data": ratings, "prior": prior},
