@@ -165,6 +165,10 @@ def shared(folder: Path) -> Calls:
         "data.augment.words.tokens": {"text": "a, b"},
         "data.images.frame_digits": {"X": images, "size": (8, 8)},
         "data.images.resize_images": {"X": images, "size": (8, 8)},
+        "data.images.vary_digits": {
+            "X": images, "size": (8, 8), "rng": np.random.default_rng(0), "slant": 0.1,
+            "stroke": 1.0, "aspect": (0.5, 0.9),
+        },
         "data.images.rotate_images": {"X": images, "degrees": 30.0},
         "data.minilm.file_sha256": {"path": file},
         "data.omniglot.character_parts": {
@@ -223,6 +227,8 @@ def shared(folder: Path) -> Calls:
             "X_test": X, "y_test": y, "rng": 0, "repeats": 1,
         },
         "evaluation.selection.mean_entropy": {"proba": proba},
+        "evaluation.selection.mutual_information": {"proba": proba},
+        "evaluation.selection.soft_neighbourhood_density": {"proba": proba, "temperature": 0.05},
         "evaluation.selection.source_validation_score": {**selection, "make_estimator": Adapter},
         "evaluation.selection.reverse_validation_score": {**selection, "make_estimator": Adapter},
         "exercises.exercise": {"name": "kl.gaussian_kl"},
