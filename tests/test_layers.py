@@ -38,7 +38,7 @@ MAY = {
 }
 # The translator is a PyTorch model; it is imported when one is made.
 EXCEPT = {("data/augment/translation.py", name) for name in ("torch", "transformers")}
-DOORS = {"cold_start", "pseudo_label_loop", "small_network"}
+DOORS = {"cold_start", "label_shift", "pseudo_label_loop", "small_network"}
 # Packages that a floor may not import at all: a floor below torch and tf knows neither.
 FOREIGN = {
     "ground": {"torch", "tensorflow", "keras", "transformers", "sklearn"},

@@ -2,7 +2,7 @@
 
 from fewshot_course.data._files import DataError, cached, clear_cache
 from fewshot_course.data.episodes import Episodes, EpisodeSampler
-from fewshot_course.data.images import frame_digits, resize_images, rotate_images
+from fewshot_course.data.images import frame_digits, resize_images, rotate_images, vary_digits
 from fewshot_course.data.omniglot import character_parts, quarter_turns
 from fewshot_course.data.registry import DATASETS, Dataset, DatasetInfo, load_dataset, where
 from fewshot_course.data.sinusoids import SinusoidSampler
@@ -30,5 +30,6 @@ __all__ = [
     "quarter_turns",
     "resize_images",
     "rotate_images",
+    "vary_digits",
     "where",
 ]

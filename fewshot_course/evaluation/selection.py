@@ -1,7 +1,7 @@
 """Choosing the weights of an adaptation method when the target has no labels.
 
-Accuracy on the target cannot be had, so something else must stand in for it.  None of the three
-is safe: look at more than one, and say which one chose.
+Accuracy on the target cannot be had, so something else must stand in for it.  None of these is
+safe: look at more than one, and say which one chose.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from fewshot_course._arguments import checked
+from fewshot_course._arguments import POSITIVE, checked
 from fewshot_course._checks import check_features, check_labels, check_number
 from fewshot_course.evaluation.scores import accuracy
 
-__all__ = ["mean_entropy", "reverse_validation_score", "source_validation_score"]
+__all__ = [
+    "mean_entropy",
+    "mutual_information",
+    "reverse_validation_score",
+    "soft_neighbourhood_density",
+    "source_validation_score",
+]
 
 
 @checked
@@ -36,6 +42,63 @@ def mean_entropy(proba: Any) -> float:
         TypeError: for an array that is not numeric.
         ValueError: for another shape, or rows that are no probabilities.
     """
+    return float(_entropies(_check_proba(proba)).mean())
+
+
+@checked
+def mutual_information(proba: Any) -> float:
+    """Mutual information of example and predicted class, H(mean p) - mean H(p), in nats.
+
+    High where the classifier is sure of each example *and* uses all classes (Bridle et al. 1991;
+    "InfoMax", Shi & Sha 2012): unlike :func:`mean_entropy` it is not deceived by a collapse onto
+    one class.  It prefers classes of equal shares, and a sure mistake stays unseen.
+
+    Args:
+        proba: ``(n, k)``, each row ≥ 0 with sum 1.
+
+    Returns:
+        In [0, log k].
+
+    Raises:
+        TypeError: for an array that is not numeric.
+        ValueError: for another shape, or rows that are no probabilities.
+    """
+    p = _check_proba(proba)
+    return float(max(_entropies(p.mean(axis=0, keepdims=True))[0] - _entropies(p).mean(), 0.0))
+
+
+@checked(temperature=POSITIVE)
+def soft_neighbourhood_density(proba: Any, temperature: float = 0.05) -> float:
+    """How many others each example has close by: mean entropy of its similarities, in nats.
+
+    The rows of ``proba``, scaled to length 1, are compared by their inner products; a softmax over
+    the *others*, divided by the temperature, makes each example's similarities a distribution, and
+    its entropy is high where many others are equally near (Saito et al. 2021, eq. 1 and 2).  High
+    is taken for good: classes that lie in dense clumps.  All in one clump is the densest of all,
+    so a collapse onto one class has the largest value, log(n - 1).
+
+    Args:
+        proba: predicted probabilities ``(n, k)``, n ≥ 2, each row ≥ 0 with sum 1.
+        temperature: > 0; the paper's is 0.05.
+
+    Returns:
+        In [0, log(n - 1)].
+
+    Raises:
+        TypeError: for an array that is not numeric.
+        ValueError: for another shape, rows that are no probabilities, or a single row.
+    """
+    p = _check_proba(proba)
+    if len(p) < 2:
+        raise ValueError("proba has one row, which has no neighbours; give at least two.")
+    rows = p / np.linalg.norm(p, axis=1, keepdims=True)
+    logits = rows @ rows.T / temperature
+    np.fill_diagonal(logits, -np.inf)  # an example is no neighbour of itself
+    near = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return float(_entropies(near / near.sum(axis=1, keepdims=True)).mean())
+
+
+def _check_proba(proba: Any) -> np.ndarray:
     array = check_features("proba", proba)
     if array.ndim != 2:
         raise ValueError(f"proba must have shape (n, k), got {array.shape}.")
@@ -46,8 +109,13 @@ def mean_entropy(proba: Any) -> float:
             f"proba must hold probabilities: rows ≥ 0 with sum 1, got a least value of "
             f"{p.min():g} and sums in [{sums.min():g}, {sums.max():g}]."
         )
-    logs = np.log(p, out=np.zeros_like(p), where=p > 0)  # 0 log 0 = 0
-    return float(np.abs(p * logs).sum(axis=1).mean())
+    return p
+
+
+def _entropies(p: np.ndarray) -> np.ndarray:
+    """Entropy of each row; 0 log 0 = 0."""
+    logs = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return np.abs(p * logs).sum(axis=1)
 
 
 @checked

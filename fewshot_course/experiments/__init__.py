@@ -7,6 +7,7 @@ No experiment imports a framework before one of its cells runs.
 from __future__ import annotations
 
 from fewshot_course.experiments import (
+    adaptation_choices,
     augmentation,
     compression,
     fine_tuning,
@@ -27,6 +28,7 @@ from fewshot_course.experiments.results import (
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
     for module in (
+        adaptation_choices,
         augmentation,
         compression,
         fine_tuning,

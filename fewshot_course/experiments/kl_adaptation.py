@@ -20,6 +20,7 @@ from fewshot_course.data import (
     mask_labels,
     resize_images,
     rotate_images,
+    vary_digits,
 )
 from fewshot_course.experiments.registry import Cell, Config, Experiment, RunOptions, setting
 from fewshot_course.experiments.results import place_answers
@@ -40,7 +41,9 @@ OWN_PARTS = ("mnist->usps", "usps->mnist")
 
 Their images are resized as they are, as in the literature, and not brought into one frame.
 """
-ALIGNED = ("kl", "kl-mixture", "coral", "mmd", "dann")
+ALIGNED = ("kl", "kl-mixture", "coral", "mmd", "dann", "augmented-kl")
+KL = ("kl", "augmented-kl")
+AUGMENTED = ("augmented", "augmented-kl")
 METHODS = {
     "source-only": "trained on the source, used on the target as it is",
     "target-only": "trained on the few labelled target images alone",
@@ -49,8 +52,11 @@ METHODS = {
     "coral": "covariances of the codes made equal",
     "mmd": "means of kernel features of the codes made equal",
     "dann": "codes that a domain discriminator cannot tell apart",
+    "adabn": "statistics of batch norm taken from the target (needs network=conv4)",
     "kliep": "source images weighted by an estimate of the density ratio",
     "unweighted": "the network of kliep, with every source image counted alike",
+    "augmented": "trained on varied copies of the source: slanted, thickened, narrowed",
+    "augmented-kl": "the same copies, and codes aligned as in kl",
 }
 
 
@@ -65,8 +71,8 @@ class KLAdaptationConfig(Config):
     n_target: int = setting(1000, "unlabelled target images; fewer if there are fewer", low=0)
     shots_target: int = setting(0, "labelled target images a class", low=0)
     n_test: int = setting(600, "held-out target images that are scored", low=10)
-    weight: float = setting(0.05, "weight of KL(target‖source)", low=0.0, methods=("kl",))
-    reverse_weight: float = setting(0.05, "weight of KL(source‖target)", low=0.0, methods=("kl",))
+    weight: float = setting(0.05, "weight of KL(target‖source)", low=0.0, methods=KL)
+    reverse_weight: float = setting(0.05, "weight of KL(source‖target)", low=0.0, methods=KL)
     mixture_weight: float = setting(
         0.01, "weight of each direction of the mixture estimate", low=0.0, methods=("kl-mixture",)
     )
@@ -82,6 +88,23 @@ class KLAdaptationConfig(Config):
     )
     warmup: float = setting(
         0.5, "part of the steps over which the weights rise", low=0.0, high=1.0, methods=ALIGNED
+    )
+    copies: int = setting(2, "varied copies of each source image", low=1, methods=AUGMENTED)
+    slant: float = setting(
+        0.2, "columns that a copy leans a row, at most", low=0.0, high=1.0, methods=AUGMENTED
+    )
+    stroke: float = setting(
+        1.0, "pixels that a copy's ink grows on each side, at most", low=0.0, methods=AUGMENTED
+    )
+    narrowest: float | None = setting(
+        0.5,
+        "least width of a copy over its height; none: widths stay",
+        low=0.1,
+        high=1.0,
+        methods=AUGMENTED,
+    )
+    widest: float = setting(
+        0.9, "largest width of a copy over its height", low=0.1, high=1.0, methods=AUGMENTED
     )
     target_weight: float = setting(1.0, "weight of the labelled target images", low=0.0)
     scale_low: float = setting(0.5, "smallest σ of a code", low=1e-4)
@@ -263,6 +286,32 @@ def _frame(X: np.ndarray, size: int) -> np.ndarray:
     return X if X.shape[1:] == (size, size) else frame_digits(X, (size, size))
 
 
+def augmented(config: KLAdaptationConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return varied copies of a draw's source images, and their labels.
+
+    They are varied at full size, before they are framed: the 8 × 8 image has no stroke left.
+
+    Raises:
+        ValueError: for a source that has no larger images.
+    """
+    name, target = config.data.split("->")
+    source = load_dataset(name)
+    if target == "rotated" or config.data in OWN_PARTS or name == "uci_digits":
+        raise ValueError(
+            f"the methods {AUGMENTED} take a source of mnist5k, printed_digits or mnist and the "
+            f"target uci_digits, got data={config.data!r}."
+        )
+    chosen = np.random.default_rng(seed).spawn(2)[0].permutation(len(source.y))[: config.n_source]
+    rng = np.random.default_rng([seed, 1])
+    aspect = None if config.narrowest is None else (config.narrowest, config.widest)
+    size = (config.image_size, config.image_size)
+    copies = [
+        vary_digits(source.X[chosen], size, rng, config.slant, config.stroke, aspect)
+        for _ in range(config.copies)
+    ]
+    return np.concatenate(copies), np.tile(source.y[chosen], config.copies)
+
+
 def _enough(wanted: int, there: int, name: str) -> None:
     if wanted > there:
         raise ValueError(f"n_source={wanted}, but {name} has {there} images.")
@@ -273,6 +322,8 @@ def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     config: KLAdaptationConfig = cell.config
     data = draw(config, cell.seed)
     source = (data.X_source, data.y_source)
+    if cell.method in AUGMENTED:
+        source = augmented(config, cell.seed)
     if cell.method == "target-only":
         known = data.y_target != UNLABELLED
         if not known.any():
@@ -320,13 +371,15 @@ def make_adapter(cell: Cell) -> Any:
         if cell.method == "unweighted":
             own["width"] = 1e6  # a kernel that wide is 1 everywhere, and so is the ratio
         return methods.KLIEP(**own)
+    if cell.method == "adabn":
+        return methods.AdaBNAdapter(**common)
     if cell.method == "coral":
         return methods.CORALAdapter(weight=config.coral_weight, warmup=config.warmup, **common)
     if cell.method == "mmd":
         return methods.MMDAdapter(weight=config.mmd_weight, warmup=config.warmup, **common)
     if cell.method == "dann":
         return methods.DANNAdapter(weight=config.dann_weight, warmup=config.warmup, **common)
-    if cell.method == "kl":
+    if cell.method in KL:
         return methods.KLAdapter(
             weight=config.weight,
             reverse_weight=config.reverse_weight,

@@ -5,6 +5,7 @@ from fewshot_course.tf import _start
 # TensorFlow must be started quietly before any module below imports it: hence the E402.
 _start.start()
 
+from fewshot_course.tf.adabn import AdaBNAdapter  # noqa: E402
 from fewshot_course.tf.alignment import CORALAdapter, DANNAdapter, MMDAdapter  # noqa: E402
 from fewshot_course.tf.compression import (  # noqa: E402
     CompressedImageClassifier,
@@ -29,6 +30,7 @@ __all__ = [
     "FOMAML",
     "KLIEP",
     "MAML",
+    "AdaBNAdapter",
     "CORALAdapter",
     "CompressedImageClassifier",
     "CompressedTextClassifier",

@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 for _name in ("torchao", "torch.utils._pytree"):
     _logging.getLogger(_name).setLevel(_logging.ERROR)
 
+from fewshot_course.torch.adabn import AdaBNAdapter  # noqa: E402
 from fewshot_course.torch.alignment import CORALAdapter, DANNAdapter, MMDAdapter  # noqa: E402
 from fewshot_course.torch.compression import CompressedImageClassifier, CompressedTextClassifier  # noqa: E402
 from fewshot_course.torch.fine_tuning import TextClassifier  # noqa: E402
@@ -35,6 +36,7 @@ __all__ = [
     "FOMAML",
     "KLIEP",
     "MAML",
+    "AdaBNAdapter",
     "CORALAdapter",
     "CompressedImageClassifier",
     "CompressedTextClassifier",

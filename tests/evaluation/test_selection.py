@@ -8,7 +8,9 @@ from sklearn.base import BaseEstimator
 
 from fewshot_course.evaluation.selection import (
     mean_entropy,
+    mutual_information,
     reverse_validation_score,
+    soft_neighbourhood_density,
     source_validation_score,
 )
 
@@ -55,6 +57,48 @@ def test_mean_entropy():
     assert mean_entropy([[0.5, 0.5], [1.0, 0.0]]) == pytest.approx(np.log(2) / 2)
     assert mean_entropy(np.full((3, 4), 0.25)) == pytest.approx(np.log(4))
     assert mean_entropy([[0.0, 1.0]]) == 0
+
+
+def test_mutual_information_is_that_of_a_table():
+    proba = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]])
+    joint = proba / 3  # every example is as likely as the next
+    marginals = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    expected = (joint * np.log(joint / marginals)).sum()
+    assert mutual_information(proba) == pytest.approx(expected, rel=1e-12)
+    assert mutual_information(np.eye(4)) == pytest.approx(np.log(4))
+    collapsed = np.tile([1.0, 0.0], (5, 1))  # surest of all, and says nothing
+    assert mutual_information(collapsed) == 0 == mean_entropy(collapsed)
+
+
+def test_neighbourhood_density_by_loops():
+    proba = np.random.default_rng(0).dirichlet(np.ones(3), size=7)
+    entropies = []
+    for i, row in enumerate(proba):
+        others = [other for j, other in enumerate(proba) if j != i]
+        near = [row @ other / np.linalg.norm(row) / np.linalg.norm(other) for other in others]
+        share = np.exp(np.array(near) / 0.05)
+        share /= share.sum()
+        entropies.append(-(share * np.log(share)).sum())
+    assert soft_neighbourhood_density(proba) == pytest.approx(np.mean(entropies), rel=1e-10)
+
+
+def test_neighbourhood_density_prefers_few_dense_clumps_and_a_collapse_most():
+    clumps = np.repeat(np.eye(4), 25, axis=0)
+    spread = np.random.default_rng(0).dirichlet(np.ones(4), size=100)
+    collapsed = np.tile([1.0, 0, 0, 0], (100, 1))
+    assert soft_neighbourhood_density(clumps) == pytest.approx(np.log(24), rel=1e-6)
+    assert soft_neighbourhood_density(spread) < soft_neighbourhood_density(clumps)
+    assert soft_neighbourhood_density(collapsed) == pytest.approx(np.log(99))
+
+
+def test_criteria_name_what_is_wrong():
+    with pytest.raises(ValueError, match="one row"):
+        soft_neighbourhood_density([[0.5, 0.5]])
+    with pytest.raises(ValueError, match="temperature"):
+        soft_neighbourhood_density(np.eye(2), 0.0)
+    for function in (mutual_information, soft_neighbourhood_density):
+        with pytest.raises(ValueError, match="proba must hold probabilities"):
+            function(np.ones((3, 2)))
 
 
 def test_reverse_validation_finds_the_move_that_fits():

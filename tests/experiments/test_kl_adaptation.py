@@ -114,6 +114,18 @@ def test_the_partner_of_kliep_weights_all_alike(framework):
     assert {name for name in ours if ours[name] != theirs[name]} == {"width"}
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_batch_norm_of_the_target_needs_batch_norm(framework):
+    config = KL.configure(**SMALL, network="conv4")
+    adapted, source_only = (
+        run_cell(KL.cell(m, framework, 0, config=config)) for m in ("adabn", "source-only")
+    )
+    assert adapted.error is None
+    assert adapted.metrics["source_accuracy"] != source_only.metrics["source_accuracy"]
+    with pytest.raises(ValueError, match="network='mlp' has no batch norm"):
+        kl_adaptation.run(KL.cell("adabn", framework, 0), RunOptions(device="cpu"))
+
+
 def test_answers_are_those_of_the_test_part():
     config = KL.configure(**SMALL)
     data = kl_adaptation.draw(config, 0)

@@ -60,6 +60,10 @@ def fits(framework: str, bert: Any) -> dict[str, tuple[Fit, Any]]:
         "KLAdapter": (of("KLAdapter", X, Y, X + 1, FEW, **DOMAINS), X),
         "CORALAdapter": (of("CORALAdapter", X, Y, X + 1, FEW, **DOMAINS), X),
         "MMDAdapter": (of("MMDAdapter", X, Y, X + 1, FEW, **DOMAINS), X),
+        "AdaBNAdapter": (
+            of("AdaBNAdapter", IMAGES, Y[:24], IMAGES**2, FEW[:24],
+               **DOMAINS | {"network": "conv4"}), IMAGES,
+        ),
         "DANNAdapter": (
             of("DANNAdapter", X, Y, X + 1, FEW, discriminator_width=4, **DOMAINS), X,
         ),

@@ -123,6 +123,19 @@ def shared(folder: Path) -> Calls:
         "checkpoints.save_checkpoint": {
             "folder": folder, "arrays": {"a": X}, "meta": {"step": 1}, "fingerprint": {"a": 1},
         },
+        "label_shift.black_box_shares": {
+            "confusion": np.array([[0.4, 0.1], [0.1, 0.4]]), "predicted_shares": start,
+        },
+        "label_shift.confusion_shares": {"y": y, "predicted": y, "n_classes": 2},
+        **{
+            f"label_shift.{name}": {
+                "proba": proba, "source_shares": start, "target_shares": start,
+            }
+            for name in ("corrected_posteriors", "em_step", "log_likelihood")
+        },
+        "label_shift.em_shares": {
+            "proba": proba, "source_shares": start, "tolerance": 1e-8, "max_steps": 5,
+        },
         "cold_start.fit_prior": {"data": ratings, "steps": 2},
         "cold_start.log_likelihood": {"data": ratings, "prior": prior},
         "cold_start.posterior_taste": {"data": ratings, "prior": prior},
@@ -152,6 +165,10 @@ def shared(folder: Path) -> Calls:
         "data.augment.words.tokens": {"text": "a, b"},
         "data.images.frame_digits": {"X": images, "size": (8, 8)},
         "data.images.resize_images": {"X": images, "size": (8, 8)},
+        "data.images.vary_digits": {
+            "X": images, "size": (8, 8), "rng": np.random.default_rng(0), "slant": 0.1,
+            "stroke": 1.0, "aspect": (0.5, 0.9),
+        },
         "data.images.rotate_images": {"X": images, "degrees": 30.0},
         "data.minilm.file_sha256": {"path": file},
         "data.omniglot.character_parts": {
@@ -210,6 +227,8 @@ def shared(folder: Path) -> Calls:
             "X_test": X, "y_test": y, "rng": 0, "repeats": 1,
         },
         "evaluation.selection.mean_entropy": {"proba": proba},
+        "evaluation.selection.mutual_information": {"proba": proba},
+        "evaluation.selection.soft_neighbourhood_density": {"proba": proba, "temperature": 0.05},
         "evaluation.selection.source_validation_score": {**selection, "make_estimator": Adapter},
         "evaluation.selection.reverse_validation_score": {**selection, "make_estimator": Adapter},
         "exercises.exercise": {"name": "kl.gaussian_kl"},
@@ -370,6 +389,10 @@ def of_framework(framework: str, bert: Any) -> Calls:
         one["a"].requires_grad_()
 
     calls: Calls = {
+        "adabn.adapt_batch_norm": {
+            "network": networks.build("conv4", (4, 4), 2, rng),
+            "blocks": [positive(3, 4, 4), positive(2, 4, 4)],
+        },
         "alignment.coral_loss": {"source": draw(6, 3), "target": draw(5, 3)},
         "alignment.mmd_loss": {"source": draw(6, 3), "target": draw(5, 3)},
         "alignment.domain_loss": {"logits_source": draw(6, 1), "logits_target": draw(5, 1)},
@@ -592,6 +615,7 @@ def of_framework(framework: str, bert: Any) -> Calls:
 
 
 MODULES = (
+    "adabn",
     "gmm", "kl_adaptation", "maml", "meta_networks", "networks", "optim", "vae",
 )  # fmt: skip
 

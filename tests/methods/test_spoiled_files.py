@@ -12,8 +12,8 @@ from fewshot_course.frameworks import framework_module
 from fewshot_course.weights import save_arrays
 
 NAMES = [
-    "KLAdapter", "CORALAdapter", "DANNAdapter", "MMDAdapter", "KLIEP", "SelfTraining",
-    "GANPseudoLabeler",
+    "KLAdapter", "CORALAdapter", "DANNAdapter", "MMDAdapter", "AdaBNAdapter", "KLIEP",
+    "SelfTraining", "GANPseudoLabeler",
     "VAEPseudoLabeler", "GMMPseudoLabeler", "ImageClassifier", "DataParallelClassifier",
     "TextClassifier", "CompressedImageClassifier", "CompressedTextClassifier", "MAML", "FOMAML",
     "ANIL", "Reptile", "ProtoNet", "MatchingNet", "FrozenBody",
