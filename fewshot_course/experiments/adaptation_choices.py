@@ -15,13 +15,6 @@ from typing import Any
 import numpy as np
 
 from fewshot_course.data import load_dataset
-from fewshot_course.evaluation.selection import (
-    mean_entropy,
-    mutual_information,
-    reverse_validation_score,
-    soft_neighbourhood_density,
-    source_validation_score,
-)
 from fewshot_course.experiments import kl_adaptation
 from fewshot_course.experiments.kl_adaptation import Draw, KLAdaptationConfig
 from fewshot_course.experiments.registry import Cell, Experiment, RunOptions, setting
@@ -61,6 +54,15 @@ def reserve(data: str, n_test: int) -> np.ndarray:
 
 def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     """Train on one draw, score the part, and on "test" add what needs no target labels."""
+    # Not before a cell runs: the criteria need scikit-learn.
+    from fewshot_course.evaluation.selection import (
+        mean_entropy,
+        mutual_information,
+        reverse_validation_score,
+        soft_neighbourhood_density,
+        source_validation_score,
+    )
+
     config: ChoicesConfig = cell.config
     _check(cell)
     data = kl_adaptation.draw(config, cell.seed)

@@ -119,7 +119,6 @@ class KLAdaptationConfig(Config):
         "float32",
         "what the encoder's matrix products are computed in while training",
         choices=("float32", "bfloat16"),
-        methods=("source-only", "target-only", *ALIGNED),
         added=True,
     )
 
@@ -367,6 +366,11 @@ def make_adapter(cell: Cell) -> Any:
         "random_state": cell.seed,
     }
     if cell.method in ("kliep", "unweighted"):
+        if config.precision != "float32":
+            raise ValueError(
+                f"precision={config.precision!r} is for adapters; method {cell.method!r} computes "
+                f"in float32."
+            )
         own = {name: common[name] for name in common if name in methods.KLIEP().get_params()}
         if cell.method == "unweighted":
             own["width"] = 1e6  # a kernel that wide is 1 everywhere, and so is the ratio

@@ -343,11 +343,11 @@ def layer_dtype(dtype: str) -> Iterator[None]:
 
 @contextmanager
 def mixed_precision(network: keras.Model, precision: str) -> Iterator[None]:
-    """Make linear and convolutional layers compute in ``precision`` what the body traces.
+    """Make linear and convolutional layers compute in ``precision`` while the body runs.
 
-    Their weights stay as they are.  What else the network does (normalisation, softmax, sums)
-    keeps the dtype of its inputs, as under torch's autocast.
+    Their weights stay as they are; "float32" stands for the weights' own dtype.
     """
+    # What else the network does (normalisation, softmax, sums) keeps the dtype of its inputs.
     layers = [] if precision == "float32" else _heavy_layers(network)
     before = [layer.dtype_policy for layer in layers]
     for layer in layers:

@@ -235,20 +235,6 @@ class Conv4Strided(nn.Module):
         return self.head(self.features(x))
 
 
-@contextmanager
-def mixed_precision(network: nn.Module, precision: str) -> Iterator[None]:
-    """Make linear and convolutional layers compute in ``precision`` what the body runs.
-
-    Their weights stay as they are.  "float32" stands for the weights' own dtype.
-    """
-    if precision == "float32":
-        yield
-        return
-    device = next(network.parameters()).device.type
-    with torch.autocast(device, dtype=getattr(torch, precision)):
-        yield
-
-
 NETWORKS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "mlp": MLP,
     "conv4": Conv4,
@@ -319,6 +305,20 @@ def from_numpy(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     with torch.no_grad():
         for name, value in state.items():
             value.copy_(torch.as_tensor(np.asarray(arrays[name])))
+
+
+@contextmanager
+def mixed_precision(network: nn.Module, precision: str) -> Iterator[None]:
+    """Make linear and convolutional layers compute in ``precision`` while the body runs.
+
+    Their weights stay as they are; "float32" stands for the weights' own dtype.
+    """
+    if precision == "float32":
+        yield
+        return
+    device = next(network.parameters()).device.type
+    with torch.autocast(device, dtype=getattr(torch, precision)):
+        yield
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
