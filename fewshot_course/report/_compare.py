@@ -16,13 +16,17 @@ from fewshot_course.report._copies import Copies, group_class
 from fewshot_course.report._intervals import answers, paired_interval, share_interval
 from fewshot_course.report._methods import MAJORITY, Method, uneven
 from fewshot_course.report._read import Examples
+from fewshot_course.report._rule import corrected
 
 HELD_OUT = 1 / 3
 MOST_SHOTS = 64
 MOST_UNLABELLED = 2000
 SLOW_DRAWS = 5
 MOST_TRIES = 50
-RULE = "take the method with the highest mean of those that clearly beat the majority class."
+RULE = (
+    "of the methods that clearly beat the majority class take the one with the highest mean, "
+    "corrected by how far each was ahead on other data; the fewer examples, the more that counts."
+)
 """What is recommended, for the page; :func:`choose` does it."""
 
 
@@ -355,11 +359,11 @@ class Choice:
 
 
 def choose(comparison: Comparison) -> Choice:
-    """Return the method with the highest mean among those that clearly learn, or among all.
+    """Return the method with the highest corrected mean of those that clearly learn, or of all.
 
     "Clearly" means that the difference to the majority class has a p-value below 0.05 after
-    Holm's correction for the number of methods.  Of methods with the same mean the simplest is
-    taken.  How this rule was found: ``results/report_choice.jsonl``.
+    Holm's correction for the number of methods.  The correction of the means is that of
+    :mod:`fewshot_course.report._rule`.  Of methods that are equal the simplest is taken.
 
     Raises:
         ValueError: if no method worked.
@@ -378,7 +382,9 @@ def choose(comparison: Comparison) -> Choice:
     }
     means = {name: round(comparison.score(name).mean, 9) for name in candidates}
     best = max(candidates, key=means.__getitem__)
-    name = max(clear or candidates, key=means.__getitem__)
+    leads = {m.name: m.lead for m in comparison.methods}
+    value = corrected(means, leads, comparison.n_rest + comparison.n_test)
+    name = max(clear or candidates, key=lambda c: round(value[c], 9))
     behind = comparison.difference(name, best) if name != best else None
     return Choice(name, over[name], clear, best, behind, _last_gain(comparison, name))
 

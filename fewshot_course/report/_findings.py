@@ -10,7 +10,7 @@ from scipy import special
 
 from fewshot_course.report._compare import Choice, Comparison
 from fewshot_course.report._copies import LEAST_FEATURES, MOST, Copies
-from fewshot_course.report._methods import UNEVEN, uneven
+from fewshot_course.report._methods import MOST_PIECES, UNEVEN, UNREAD, uneven
 from fewshot_course.report._model import Encoded
 from fewshot_course.report._read import Examples
 
@@ -20,8 +20,6 @@ ENCODER_WORDS = 90
 MOST_ALONE = 2000
 TOO_GOOD, AHEAD = 0.95, 0.1
 """Share of right answers from which a single column is suspected, if it is so far ahead."""
-UNREAD = 0.05
-"""Share of unknown pieces from which it is told."""
 
 
 @dataclass(frozen=True)
@@ -229,16 +227,17 @@ def _unknown_pieces(examples: Examples, comparison: Comparison) -> list[Finding]
     encoders = [f for m in comparison.methods if isinstance(f := m.features(), Encoded)]
     if not isinstance(examples.X, list) or not encoders:
         return []
-    share, same = encoders[0].unread(examples.X)
-    if share < UNREAD and not same:
+    share, same, pieces = encoders[0].unread(examples.X)
+    if share <= UNREAD and pieces <= MOST_PIECES and not same:
         return []
     return [
         Finding(
             "care",
             "Texts that the encoder cannot read",
             f"{100 * share:.0f} % of the pieces of your texts are unknown to the pretrained "
-            f"encoder, and {_count(same, 'text is', 'texts are')} the same to it as another, "
-            f"different one. It was trained on English.",
+            f"encoder, {_count(same, 'text is', 'texts are')} the same to it as another, "
+            f"different one, and a word falls into {pieces:.1f} pieces (in English 1.0 to 1.1). "
+            f"It was trained on English.",
             "Trust the methods of words and characters more, or name an encoder of your language: "
             "--encoder FOLDER.",
         )

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -312,8 +313,11 @@ class Encoded:
             self._known |= dict(zip(new, encode(new).astype(np.float64), strict=True))
         return np.stack([self._known[text] for text in X])
 
-    def unread(self, X: Sequence[str]) -> tuple[float, int]:
-        """Return the share of pieces unknown to it, and how many texts are the same to it.
+    def unread(self, X: Sequence[str]) -> tuple[float, int, float]:
+        """Return what the encoder does not know of texts.
+
+        These are the share of pieces unknown to it, how many texts are the same to it as another
+        one, and how many pieces it makes of a word (English: 1.0 to 1.1).
 
         Args:
             X: texts; those that differ in case and blanks only count once.
@@ -324,7 +328,9 @@ class Encoded:
         unknown = unknown_piece(known.folder)
         pieces = np.concatenate([ids[1:-1] for ids in tokens.ids])
         same = len(texts) - len({ids.tobytes() for ids in tokens.ids})
-        return float((pieces == unknown).mean()) if len(pieces) else 0.0, same
+        share = float((pieces == unknown).mean()) if len(pieces) else 0.0
+        words = sum(len(re.findall(r"\w+|[^\w\s]", text)) for text in texts)
+        return share, same, len(pieces) / max(1, words)
 
     def state(self) -> tuple[Arrays, Facts]:
         """Return the encoder's name; its weights are not copied."""

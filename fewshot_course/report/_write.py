@@ -24,7 +24,7 @@ from fewshot_course.weights import load_arrays
 
 LABEL_NEXT = 10
 LABEL_BY = "unsure cores"
-"""Chosen by ``results/report_labelling.jsonl``."""
+"""Chosen by ``results/report/labelling.jsonl``."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ A run begins with two labels a class, asks for ten more seven times, and learns 
 Its score is the mean accuracy on the rest over all sizes after the first.  All strategies begin
 with the same labels.  The stored rows are made again by::
 
-    python -m fewshot_course.report.label_study results/report_labelling.jsonl
+    python -m fewshot_course.report.label_study results/report/labelling.jsonl
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fewshot_course.report._label_next import STRATEGIES, label_next
 from fewshot_course.report._model import ColoursGradients, Encoded, Logistic, Standard
 from fewshot_course.report.study import pool
 
-DATA = ("breast_cancer", "uci_digits", "rare_eights", "mnist5k", "sst2", "trec", "banking10")
+DATA = ("breast_cancer", "uci_digits", "rare_eights", "wine", "banking10")
 POOL, REST, FIRST, MORE, ROUNDS, DRAWS = 600, 600, 2, 10, 7, 20
 
 

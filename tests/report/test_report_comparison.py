@@ -186,6 +186,7 @@ def test_simulated_intervals_hold_the_truth():
 class Named:
     name: str
     slow: bool = False
+    lead: float = 0.0
 
 
 def made_up(scores, draws=10):
@@ -272,3 +273,18 @@ def test_the_curve_goes_on_as_it_did():
     comparison = Comparison([Named("a")], stages, cells, draws, y, np.arange(40))
     expected = 0.8 / np.sqrt(32) - 0.8 / np.sqrt(64)
     assert next_gain(comparison, "a") == pytest.approx(expected)
+
+
+def test_few_examples_lean_on_other_data_and_many_on_their_own():
+    """Two methods that learn; the second is ahead here, the first was ahead elsewhere."""
+    comparison = made_up({MAJORITY: FLAT, "a": 0.9 + NOISE, "b": 0.95 + NOISE})
+    a, b = (replace_lead(m, lead) for m, lead in zip(comparison.methods[1:], (0.1, 0), strict=True))
+    leaning = replace(comparison, methods=[comparison.methods[0], a, b])
+    assert choose(comparison).name == "b"
+    assert choose(leaning).name == "a"  # n = 120: 0.43 · 0.05 is less than 0.57 · 0.1
+    many = replace(leaning, stages=[Stage(None, 10_000, 5_000)])
+    assert choose(many).name == "b"
+
+
+def replace_lead(method, lead):
+    return Named(method.name, lead=lead)
