@@ -26,14 +26,14 @@ LEADS: dict[str, float] = {
     "logistic regression (colours, gradients)": 3.6,
     "tuned kernel machine (colours, gradients)": 5.1,
     "prototypical network (characters)": 8.6,
-    "nearest class mean (words)": -5.4,
-    "nearest neighbours (words)": -9.0,
-    "logistic regression (words)": -4.9,
-    "nearest class mean (characters)": -3.6,
-    "logistic regression (characters)": -3.5,
-    "nearest class mean (encoder)": 9.4,
-    "logistic regression (encoder)": 8.9,
-    "tuned kernel machine (encoder)": 8.2,
+    "nearest class mean (words)": -5.1,
+    "nearest neighbours (words)": -8.9,
+    "logistic regression (words)": -4.6,
+    "nearest class mean (characters)": -3.5,
+    "logistic regression (characters)": -3.4,
+    "nearest class mean (encoder)": 9.1,
+    "logistic regression (encoder)": 8.6,
+    "tuned kernel machine (encoder)": 7.9,
 }
 """Points of accuracy that a method is ahead of the mean of all, on public data."""
 
