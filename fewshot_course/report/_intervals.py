@@ -87,4 +87,5 @@ def paired_interval(
     error = np.sqrt(max(variance, floor))
     half = float(special.stdtrit(df, (1 + CONFIDENCE) / 2) * error)
     p = float(2 * special.stdtr(df, -abs(mean) / error))
-    return Difference(mean, mean - half, mean + half, len(a), CONFIDENCE, p=p)
+    low, high = max(-1.0, mean - half), min(1.0, mean + half)
+    return Difference(mean, low, high, len(a), CONFIDENCE, p=p)

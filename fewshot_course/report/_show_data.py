@@ -85,7 +85,7 @@ def _samples(e: Examples) -> str:
         rows = [f"<tr><th scope='col'>class</th>{head}</tr>"] + [
             f"<tr><th scope='row'>{name}</th>"
             + "".join(
-                f"<td class='number'>{'missing' if np.isnan(v) else f'{v:.4g}'}</td>"
+                f"<td class='number'>{'missing' if np.isnan(v) else f'{v:.6g}'}</td>"
                 for v in e.take(of_class[c][:1])[0][:8]
             )
             + "</tr>"

@@ -23,7 +23,7 @@ from fewshot_course.report._label_next import STRATEGIES, label_next
 from fewshot_course.report._model import ColoursGradients, Encoded, Logistic, Standard
 from fewshot_course.report.study import pool
 
-DATA = ("breast_cancer", "uci_digits", "rare_eights", "wine", "banking10")
+DATA = ("breast_cancer", "uci_digits", "rare_eights", "wine", "banking10", "sst2")
 POOL, REST, FIRST, MORE, ROUNDS, DRAWS = 600, 600, 2, 10, 7, 20
 
 

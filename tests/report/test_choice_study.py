@@ -10,6 +10,7 @@ import pytest
 from fewshot_course.report import _rule, label_study, read_examples, study
 from fewshot_course.report._label_next import STRATEGIES, label_next
 from fewshot_course.report._methods import methods_for
+from fewshot_course.report._write import LABEL_BY
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -100,7 +101,7 @@ def test_experience_is_used_only_where_it_was_made(tmp_path):
 
 
 def test_the_labelling_study_is_whole_and_paired():
-    rows = label_study.read_rows(RESULTS / "report/labelling.jsonl")
+    rows = label_study.read_rows(RESULTS / "report" / "labelling.jsonl")
     stored = {(r["data"], r["strategy"], r["seed"]) for r in rows}
     assert len(stored) == len(rows)
     assert stored == {
@@ -115,8 +116,15 @@ def test_the_labelling_study_is_whole_and_paired():
     assert all(d.n == label_study.DRAWS for d in found.values())
 
 
+def test_the_report_asks_in_a_way_that_has_helped_on_most_data():
+    found = label_study.differences(label_study.read_rows(RESULTS / "report" / "labelling.jsonl"))
+    own = [d for (_, strategy), d in found.items() if strategy == LABEL_BY]
+    assert sum(d.low > 0 for d in own) > len(own) / 2
+    assert not any(d.high < 0 for d in own)
+
+
 def test_a_stored_run_of_labelling_comes_out_again():
-    rows = label_study.read_rows(RESULTS / "report/labelling.jsonl")
+    rows = label_study.read_rows(RESULTS / "report" / "labelling.jsonl")
     X, y, C = label_study.features_of("breast_cancer")
     for strategy in STRATEGIES:
         (stored,) = (

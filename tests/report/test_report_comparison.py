@@ -148,16 +148,19 @@ def test_what_was_always_right_in_ten_may_be_wrong_in_the_next():
 )  # fmt: skip
 def test_differences_are_wide_enough(seed, n_test, n_rest, n, won, lost):
     rng = np.random.default_rng(seed)
-    a, b = rng.random(8), rng.random(8)
+    a, b = 0.5 + 0.1 * rng.random(8), 0.5 + 0.1 * rng.random(8)
     found = paired_interval(a, b, n_test, n_rest, n, won, lost)
     nadeau = stats.t.ppf(0.975, 7) * np.sqrt((1 / 8 + n_test / n_rest) * np.var(a - b, ddof=1))
     # Agresti and Min's Wald interval of the four counts with half a pair added to each.
     cells = np.array([n * won, n * lost]) + 0.5
     rates = cells / (n + 2)
     agresti = np.sqrt((rates.sum() - (rates[0] - rates[1]) ** 2) / (n + 2))
-    assert found.half_width >= nadeau - 1e-12 or found.half_width >= 1.96 * agresti - 1e-9
-    assert found.half_width >= min(nadeau, 1.959 * agresti) - 1e-12
-    assert found.half_width >= 1.959 * agresti - 1e-12
+    # As wide as the larger standard error says, so never narrower than the binomial one.
+    by_draws = nadeau >= stats.t.ppf(0.975, 7) * agresti
+    half = nadeau if by_draws else stats.t.ppf(0.975, max(n - 1, 1)) * agresti
+    assert half >= stats.norm.ppf(0.975) * agresti
+    assert found.low == pytest.approx(max(-1.0, found.mean - half))
+    assert found.high == pytest.approx(min(1.0, found.mean + half))
     # The p-value and the interval tell the same.
     assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
 
