@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -300,6 +301,9 @@ def _unpacked(path: Path) -> bytes:
 def _read_other(content: bytes, kind: str, name: str) -> pd.DataFrame:
     engines = {".xlsx": "openpyxl", ".parquet": "pyarrow"}
     try:
+        size = _announced(content, kind)
+        if size > MAX_BYTES:
+            raise ValueError(f"it unpacks to {size:,} bytes; at most {MAX_BYTES:,} are read")
         if kind == ".xlsx":
             frame = pd.read_excel(io.BytesIO(content), dtype=object, keep_default_na=False)
         elif kind == ".parquet":
@@ -315,6 +319,19 @@ def _read_other(content: bytes, kind: str, name: str) -> pd.DataFrame:
     except Exception as error:  # each engine raises its own kinds for a damaged file
         raise ValueError(f"{name} is damaged or no {kind} file ({error!s:.200}).") from None
     return frame.map(_word)
+
+
+def _announced(content: bytes, kind: str) -> int:
+    """Return the size to which a file says that it unpacks: a small one may fill the memory."""
+    if kind == ".xlsx":
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    if kind == ".parquet":
+        from pyarrow.parquet import ParquetFile
+
+        facts = ParquetFile(io.BytesIO(content)).metadata
+        return sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
+    return len(content)
 
 
 def _word(cell: Any) -> str:

@@ -121,7 +121,7 @@ def test_columns_are_named(tmp_path):
 
 @pytest.mark.parametrize(("kind", "package"), [("xlsx", "openpyxl"), ("parquet", "pyarrow")])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, kind, package):
-    (tmp_path / f"t.{kind}").write_bytes(b"x")
+    WRITE[{"xlsx": "sheet.xlsx", "parquet": "table.parquet"}[kind]](birds(), tmp_path / f"t.{kind}")
 
     def none(*_, **__):
         raise ImportError("no")
@@ -143,6 +143,14 @@ def test_a_packed_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,label\n" + b"1,x\n" * 10_000))
     with pytest.raises(ValueError, match="unpacks to more than 10,000 bytes"):
         read_examples(tmp_path / "t.csv.gz")
+
+
+@pytest.mark.parametrize("name", ["sheet.xlsx", "table.parquet"])
+def test_a_table_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, name):
+    WRITE[name](birds(600), tmp_path / name)
+    monkeypatch.setattr(_table, "MAX_BYTES", 5_000)
+    with pytest.raises(ValueError, match=r"it unpacks to [\d,]+ bytes; at most 5,000 are read"):
+        read_examples(tmp_path / name)
 
 
 # ---------------------------------------------------------------------------- silent faults
