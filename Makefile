@@ -66,7 +66,7 @@ $(STAMPS)/book: $(STAMPS)/venv pyproject.toml constraints.txt
 $(STAMPS)/all: $(STAMPS)/book
 	@echo "Installing the frameworks and the test tools (some minutes the first time)"
 	@$(PIP) install -q "torch$(TORCH)"
-	@$(PIP) install -q -c $(CONSTRAINTS) -e ".[torch,tf,text,compression,scaling,cluster,book,test]"
+	@$(PIP) install -q -c $(CONSTRAINTS) -e ".[torch,tf,text,compression,scaling,cluster,report,book,test]"
 	@touch $@
 
 install-book: $(STAMPS)/book

@@ -651,9 +651,18 @@ def _print_agreement(results: Sequence[Result]) -> None:
 def report(
     data: Annotated[
         Path,
-        typer.Argument(help="A .csv or .npz file, or a folder of images.", metavar="DATA"),
+        typer.Argument(help="A table, an .npz file, or a folder of images.", metavar="DATA"),
     ],
     out: Annotated[Path, typer.Option("--out", help="The page; the model is put beside it.")],
+    label: Annotated[str | None, typer.Option("--label", help="Column of labels.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Column of texts.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Column of persons, devices or days, kept on one side."),
+    ] = None,
+    image_size: Annotated[
+        int, typer.Option("--image-size", help="Side of the square that images become.")
+    ] = 64,
     framework: Annotated[str, typer.Option("--framework", help="torch or tensorflow.")] = "torch",
     draws: Annotated[int, typer.Option("--draws", help="Times the examples are split.")] = 10,
     seed: Annotated[int, typer.Option("--seed", help="Of the splits.")] = 0,
@@ -666,9 +675,9 @@ def report(
 ) -> None:
     """Compare methods on your own examples; write a page and the fitted model.
 
-    DATA is a .csv file with the columns text and label, or numbers and label (an empty label:
-    unknown); an .npz file with X and y (-1: unknown); or a folder with a sub-folder of images
-    for each class.
+    DATA is a table (.csv, .tsv, .xlsx, .parquet, .jsonl, each also as .gz) with a column of
+    labels (an empty one: unknown) and one of texts or others of numbers and categories; an .npz
+    file with X and y (-1: unknown); or a folder with a sub-folder of images for each class.
     """
     from fewshot_course.report import write_report
 
@@ -682,19 +691,44 @@ def report(
                 draws=draws,
                 seed=seed,
                 encoder=encoder,
+                label=label,
+                text=text,
+                group=group,
+                image_size=image_size,
                 force=force,
                 progress=lambda name: status.update(f"computing: {name}"),
             )
-        except OSError as error:
+        except (OSError, ImportError) as error:
             raise ValueError(error) from None
     choice = done.choice
     score = done.comparison.score(choice.name).format()
-    clear = "" if choice.learns else ", not clearly better than the majority class"
-    _say(f"{choice.name}: {score}{clear}")
+    decides = " (mean over the classes)" if done.comparison.balanced else ""
+    clear = "" if choice.learns else ", not shown to be better than the majority class"
+    _say(f"{choice.name}: {score}{decides}{clear}")
     for finding in done.findings:
         if finding.level != "note":
             _say(f"- {finding.title}: {finding.text}")
     _say(f"{done.page} is the page, {done.model_path} the model")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="The model of a report.", metavar="MODEL")],
+    data: Annotated[Path, typer.Argument(help="A table, or a folder of images.", metavar="DATA")],
+    out: Annotated[Path, typer.Option("--out", help="The .csv file to write.")],
+    text: Annotated[str | None, typer.Option("--text", help="Column of texts.")] = None,
+) -> None:
+    """Write the class of each example of DATA, and its probabilities, with a report's model."""
+    from fewshot_course.report import predict_file
+
+    with _one_line_errors():
+        try:
+            table = predict_file(model, data, out, text=text)
+        except (OSError, ImportError) as error:
+            raise ValueError(error) from None
+    counts = table["class"].value_counts()
+    _say(", ".join(f"{name}: {n}" for name, n in counts.items()))
+    _say(f"{out} has {len(table)} rows")
 
 
 # ---------------------------------------------------------------------------- labs

@@ -110,6 +110,12 @@ def tokenise(
     return Tokens(arrays, np.array([len(ids) for ids in found], dtype=np.int64), pad_id)
 
 
+def unknown_piece(folder: Path) -> int:
+    """Return the number of the token that stands for what a model cannot read, -1 without one."""
+    number = _tokenizer(folder).token_to_id("[UNK]")
+    return -1 if number is None else int(number)
+
+
 def _tokenizer(folder: Path) -> Any:
     # One thread: its own would only warn when a process is forked afterwards.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

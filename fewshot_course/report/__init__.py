@@ -10,9 +10,11 @@ from __future__ import annotations
 from fewshot_course.report._compare import Cell, Choice, Comparison, Draw, Stage
 from fewshot_course.report._copies import Copies
 from fewshot_course.report._findings import Finding
+from fewshot_course.report._label_next import label_next
 from fewshot_course.report._methods import Method
 from fewshot_course.report._model import Model, load_model
-from fewshot_course.report._read import Examples, read_examples, read_images
+from fewshot_course.report._predict import predict_file
+from fewshot_course.report._read import Examples, read_examples, read_images, read_table
 from fewshot_course.report._write import Report, write_report
 
 __all__ = [
@@ -27,8 +29,11 @@ __all__ = [
     "Model",
     "Report",
     "Stage",
+    "label_next",
     "load_model",
+    "predict_file",
     "read_examples",
     "read_images",
+    "read_table",
     "write_report",
 ]

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from fewshot_course._checks import UNLABELLED
 from fewshot_course.both.training import TrainingDiverged
-from fewshot_course.evaluation import Difference, Interval, mean_interval, paired_difference
+from fewshot_course.evaluation import Difference, Interval, holm
 from fewshot_course.report._copies import Copies, group_class
-from fewshot_course.report._methods import MAJORITY, Method
+from fewshot_course.report._intervals import answers, paired_interval, share_interval
+from fewshot_course.report._methods import MAJORITY, Method, uneven
 from fewshot_course.report._read import Examples
+from fewshot_course.report._rule import corrected
 
 HELD_OUT = 1 / 3
 MOST_SHOTS = 64
 MOST_UNLABELLED = 2000
 SLOW_DRAWS = 5
-
-I = TypeVar("I", bound=Interval)  # noqa: E741  (an interval of either kind)
+MOST_TRIES = 50
+RULE = (
+    "of the methods that clearly beat the majority class take the one with the highest mean, "
+    "corrected by how far each was ahead on other data; the fewer examples, the more that counts."
+)
+"""What is recommended, for the page; :func:`choose` does it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,9 @@ class Draw:
 def draw_split(examples: Examples, copies: Copies, rng: np.random.Generator) -> Draw:
     """Hold out a third of each class, at least one; copies never lie on both sides.
 
+    Where the user has named what belongs together, whole persons, devices or days are held out,
+    by scikit-learn's ``StratifiedGroupKFold``.
+
     Args:
         examples: labelled and unlabelled examples.
         copies: their groups.  The commonest label of a group is its class; unlabelled members of
@@ -59,22 +66,69 @@ def draw_split(examples: Examples, copies: Copies, rng: np.random.Generator) -> 
     """
     group = copies.group
     classes = group_class(examples, group)
-    members = [np.flatnonzero(group == g) for g in range(len(classes))]
-    train, test = [], []
-    for label in range(len(examples.class_names)):
-        groups = rng.permutation(np.flatnonzero(classes == label))
-        if len(groups) < 2:
-            raise ValueError(
-                f"the examples of the class {examples.class_names[label]!r} are copies of one: "
-                f"at least two different ones are needed, one to learn from and one to test on."
-            )
-        chosen = np.array([rng.choice(members[g][examples.y[members[g]] == label]) for g in groups])
-        held_out = max(1, round(HELD_OUT * len(groups)))
-        test.append(chosen[:held_out])
-        train.append(chosen[held_out:])
+    members = [np.flatnonzero(group == g) for g in range(len(classes))] if len(classes) < len(
+        group
+    ) else list(np.argsort(group)[:, None])  # fmt: skip
     free = [rng.choice(members[g]) for g in np.flatnonzero(classes == UNLABELLED)]
     unlabelled = rng.permutation(np.array(free, dtype=np.int64))[:MOST_UNLABELLED]
-    return Draw(train, np.concatenate(test), unlabelled)
+    known = np.flatnonzero(classes != UNLABELLED)
+    labels = classes[known]
+    chosen = np.array(
+        [
+            rng.choice(of[examples.y[of] == label])
+            for of, label in zip((members[g] for g in known), labels, strict=True)
+        ]
+    )
+    for label, name in enumerate(examples.class_names):
+        if (labels == label).sum() < 2:
+            raise ValueError(
+                f"the examples of the class {name!r} are copies of one: at least two different "
+                f"ones are needed, one to learn from and one to test on."
+            )
+    if examples.belongs is None:
+        held_out = _third_of_each(labels, rng)
+    else:
+        held_out = _third_of_groups(examples, labels, examples.belongs[chosen], rng)
+        outside = ~np.isin(examples.belongs[unlabelled], examples.belongs[chosen[held_out]])
+        unlabelled = unlabelled[outside]
+    train = [
+        rng.permutation(chosen[~held_out & (labels == label)])
+        for label in range(len(examples.class_names))
+    ]
+    return Draw(train, chosen[held_out], unlabelled)
+
+
+def _third_of_each(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        index = rng.permutation(np.flatnonzero(labels == label))
+        held_out[index[: max(1, round(HELD_OUT * len(index)))]] = True
+    return held_out
+
+
+def _third_of_groups(
+    examples: Examples, labels: np.ndarray, belongs: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(np.unique(belongs)) < 3:
+        raise ValueError(
+            f"group has {len(np.unique(belongs))} different values with labels; at least 3 are "
+            f"needed, to hold out a third of them."
+        )
+    for _ in range(MOST_TRIES):
+        folds = StratifiedGroupKFold(3, shuffle=True, random_state=int(rng.integers(2**31)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a class in few groups: looked at below
+            parts = [test for _, test in folds.split(labels, labels, belongs)]
+        held_out = np.isin(np.arange(len(labels)), parts[int(rng.integers(3))])
+        if all(len(np.unique(labels[side])) == len(examples.class_names)
+               for side in (held_out, ~held_out)):  # fmt: skip
+            return held_out
+    raise ValueError(
+        f"group: no split in {MOST_TRIES} has every class on both sides; a class seems to lie in "
+        f"one group only. Collect it from more of them, or leave it out."
+    )
 
 
 @dataclass(frozen=True)
@@ -112,17 +166,35 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All methods on the same draws: at all stages, or at the last one if ``last_only``."""
+    """All methods on the same draws: at all stages, or at the last one if ``last_only``.
+
+    Attributes:
+        methods: the simplest first.
+        stages: how many examples are learned from.
+        cells: of (name, stage).
+        draws: the splits.
+        y: class index of each example ``(n,)``.
+        belongs: what each example belongs to ``(n,)``; examples of one are one answer.
+        balanced: whether the mean over the classes decides, and not the accuracy.
+    """
 
     methods: list[Method]
     stages: list[Stage]
     cells: dict[tuple[str, int], Cell]
     draws: list[Draw]
+    y: np.ndarray
+    belongs: np.ndarray
+    balanced: bool = False
+
+    @property
+    def criterion(self) -> str:
+        """Words for what decides."""
+        return "mean over the classes" if self.balanced else "accuracy"
 
     @property
     def n_test(self) -> int:
-        """Held-out examples of a draw."""
-        return len(self.draws[0].test)
+        """Held-out examples of a draw; their mean number where groups are held out."""
+        return round(float(np.mean([len(draw.test) for draw in self.draws])))
 
     @property
     def n_rest(self) -> int:
@@ -137,38 +209,51 @@ class Comparison:
         """Say whether a method got through all its draws."""
         return not any(cell.error for (other, _), cell in self.cells.items() if other == name)
 
-    def score(self, name: str, stage: int = -1) -> Interval:
-        """Return the mean accuracy and its interval, within [0, 1]."""
-        return self.interval(self.cells[name, range(len(self.stages))[stage]].scores)
+    def score(self, name: str, stage: int = -1, balanced: bool | None = None) -> Interval:
+        """Return a method's mean score and its interval.
 
-    def interval(self, scores: np.ndarray) -> Interval:
-        """Return the mean of shares, and its interval for draws that share examples."""
-        wide = widen(mean_interval(scores), self.n_test, self.n_rest)
-        return dataclasses.replace(wide, low=max(0.0, wide.low), high=min(1.0, wide.high))
+        Args:
+            name: of the method.
+            stage: which of the stages.
+            balanced: whether the mean over the classes; ``None``: what decides here.
+        """
+        balanced = self.balanced if balanced is None else balanced
+        cell = self.cells[name, range(len(self.stages))[stage]]
+        scores = cell.balanced if balanced else cell.scores
+        _, weights = self._scored(len(scores), balanced)
+        return share_interval(scores, self.n_test, self.n_rest, self._answers(weights))
 
     def difference(self, a: str, b: str, stage: int = -1) -> Difference:
-        """Return the mean of a - b over the draws that both had."""
+        """Return the mean of a - b over the draws that both had, in what decides here."""
         index = range(len(self.stages))[stage]
-        first, second = (self.cells[name, index].scores for name in (a, b))
+        return self._difference(self.cells[a, index], self.cells[b, index])
+
+    def _difference(self, a: Cell, b: Cell) -> Difference:
+        first, second = ((c.balanced if self.balanced else c.scores) for c in (a, b))
         n = min(len(first), len(second))
-        return widen(paired_difference(first[:n], second[:n]), self.n_test, self.n_rest)
+        where, weights = self._scored(n, self.balanced)
+        won = lost = 0.0
+        seen = np.sum(where, axis=0)
+        for draw, one, other in zip(self.draws[:n], a.predictions, b.predictions, strict=False):
+            y, share = self.y[draw.test], weights[draw.test] / seen[draw.test]
+            won += float(share[(one == y) & (other != y)].sum())
+            lost += float(share[(one != y) & (other == y)].sum())
+        return paired_interval(
+            first[:n], second[:n], self.n_test, self.n_rest, self._answers(weights), won, lost
+        )
 
+    def _scored(self, draws: int, balanced: bool) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return in which draws each example was scored, and its weight; the weights' sum is 1."""
+        where = [np.isin(np.arange(len(self.y)), d.test).astype(float) for d in self.draws[:draws]]
+        there = np.any(where, axis=0)
+        weights = there / there.sum()
+        if balanced:
+            counts = np.bincount(self.y[there])
+            weights[there] = 1 / (counts[self.y[there]] * (counts > 0).sum())
+        return where, weights
 
-def widen(interval: I, n_test: int, n_rest: int) -> I:
-    """Widen an interval over draws that share examples.
-
-    Repeated splits of the same examples are not independent, so Student's interval is too
-    narrow.  Its half width is multiplied by √(1 + n · n_test / n_rest) (Nadeau & Bengio,
-    "Inference for the generalization error", Machine Learning 52, 2003).
-
-    Args:
-        interval: of n draws.
-        n_test: held-out examples of a draw.
-        n_rest: the other examples of a draw.  Where a method learns from a few of them only, the
-            draws still share as much, so this number stays.
-    """
-    half = interval.half_width * np.sqrt(1 + interval.n * n_test / n_rest)
-    return dataclasses.replace(interval, low=interval.mean - half, high=interval.mean + half)
+    def _answers(self, weights: np.ndarray) -> float:
+        return answers(np.bincount(self.belongs, weights))
 
 
 def stages_of(draw: Draw) -> list[Stage]:
@@ -199,6 +284,7 @@ def compare(
         progress: called with the name of each method when its turn comes.
     """
     splits = [draw_split(examples, copies, np.random.default_rng([seed, i])) for i in range(draws)]
+    belongs = np.arange(len(examples.y)) if examples.belongs is None else examples.belongs
     stages = stages_of(splits[0])
     cells = {}
     for method in methods:
@@ -207,7 +293,9 @@ def compare(
         first = len(stages) - 1 if method.last_only else 0
         for index in range(first, len(stages)):
             cells[method.name, index] = _run(examples, method, turns, stages[index], seed)
-    return Comparison(list(methods), stages, cells, splits)
+    return Comparison(
+        list(methods), stages, cells, splits, examples.y, belongs, uneven(examples.counts)
+    )
 
 
 def _run(
@@ -250,28 +338,32 @@ class Choice:
     Attributes:
         name: the method.
         over_majority: its paired difference to the majority class.
-        beaten: simpler methods than it, with the first method that beats each clearly.
-        rivals: methods with a higher mean that do not beat it clearly, with the difference.
+        clear: the methods that are clearly better than the majority class, for all of them taken
+            together (Holm 1979), with their differences.
+        best: the method with the highest mean.
+        behind: how far the chosen one is behind that, ``None`` where it is that.
         gain: what the last doubling of the examples brought it, ``None`` with one stage.
     """
 
     name: str
     over_majority: Difference
-    beaten: dict[str, tuple[str, Difference]]
-    rivals: dict[str, Difference]
+    clear: dict[str, Difference]
+    best: str
+    behind: Difference | None
     gain: Difference | None
 
     @property
     def learns(self) -> bool:
-        """Whether it is clearly better than the majority class."""
-        return self.over_majority.low > 0
+        """Whether any method is clearly better than the majority class."""
+        return bool(self.clear)
 
 
 def choose(comparison: Comparison) -> Choice:
-    """Return the simplest method that no other beats clearly.
+    """Return the method with the highest corrected mean of those that clearly learn, or of all.
 
-    "Clearly" means: the interval of the paired difference lies above 0.  The majority class is
-    no candidate; whether the chosen method beats it stands in the answer.
+    "Clearly" means that the difference to the majority class has a p-value below 0.05 after
+    Holm's correction for the number of methods.  The correction of the means is that of
+    :mod:`fewshot_course.report._rule`.  Of methods that are equal the simplest is taken.
 
     Raises:
         ValueError: if no method worked.
@@ -281,34 +373,20 @@ def choose(comparison: Comparison) -> Choice:
     if not candidates:
         reason = comparison.last(comparison.methods[-1].name).error
         raise ValueError(f"no method could learn from these examples ({reason}).")
-    beaten: dict[str, tuple[str, Difference]] = {}
-    for name in candidates:
-        winner = _first_winner(comparison, name, candidates)
-        if winner is None:
-            break
-        beaten[name] = winner
-    else:  # possible only where methods had different draws
-        name = max(candidates, key=lambda c: comparison.score(c).mean)
-        beaten.pop(name)
-    rivals = {
-        other: difference
-        for other in candidates
-        if other != name and (difference := comparison.difference(other, name)).mean > 0
+    over = {name: comparison.difference(name, MAJORITY) for name in candidates}
+    adjusted = holm([difference.p for difference in over.values()])
+    clear = {
+        name: over[name]
+        for name, p in zip(candidates, adjusted, strict=True)
+        if p < 0.05 and over[name].low > 0
     }
-    return Choice(
-        name, comparison.difference(name, MAJORITY), beaten, rivals, _last_gain(comparison, name)
-    )
-
-
-def _first_winner(
-    comparison: Comparison, name: str, candidates: Sequence[str]
-) -> tuple[str, Difference] | None:
-    for other in candidates:
-        if other != name:
-            difference = comparison.difference(other, name)
-            if difference.low > 0:
-                return other, difference
-    return None
+    means = {name: round(comparison.score(name).mean, 9) for name in candidates}
+    best = max(candidates, key=means.__getitem__)
+    leads = {m.name: m.lead for m in comparison.methods}
+    value = corrected(means, leads, comparison.n_rest + comparison.n_test)
+    name = max(clear or candidates, key=lambda c: round(value[c], 9))
+    behind = comparison.difference(name, best) if name != best else None
+    return Choice(name, over[name], clear, best, behind, _last_gain(comparison, name))
 
 
 def _last_gain(comparison: Comparison, name: str) -> Difference | None:
@@ -321,6 +399,24 @@ def _last_gain(comparison: Comparison, name: str) -> Difference | None:
     ]
     if not before:
         return None
-    last, earlier = comparison.last(name), comparison.cells[name, before[-1]]
-    gain = paired_difference(last.scores, earlier.scores)
-    return widen(gain, comparison.n_test, comparison.n_rest)
+    return comparison._difference(comparison.last(name), comparison.cells[name, before[-1]])
+
+
+def next_gain(comparison: Comparison, name: str) -> float | None:
+    """Guess what twice as many labelled examples would bring, from the learning curve.
+
+    The error is taken for a + b/√n with a, b >= 0, by least squares over the last half of the
+    stages, at least three; ``None`` with fewer.
+    """
+    from scipy.optimize import nnls
+
+    n = np.array([stage.n_train for stage in comparison.stages], dtype=np.float64)
+    there = [i for i in range(len(n)) if (name, i) in comparison.cells]
+    there = there[-max(3, (len(there) + 1) // 2) :]
+    if len(there) < 3:
+        return None
+    error = np.array([1 - comparison.score(name, i).mean for i in there])
+    design = np.column_stack([np.ones(len(there)), 1 / np.sqrt(n[there])])
+    (_, b), _ = nnls(design, error)
+    last = n[there[-1]]
+    return float(b / np.sqrt(last) - b / np.sqrt(2 * last))

@@ -11,6 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from fewshot_course._checks import UNLABELLED
+from fewshot_course.data.images import resize_images
 from fewshot_course.report._read import Examples
 
 TEXT_OVERLAP = 0.8
@@ -22,6 +23,10 @@ LEAST_FEATURES = 8
 """With fewer features many points are near by chance, and only exact copies count."""
 MOST = 6000
 """Examples up to which all pairs are compared."""
+SMALL = 28
+"""Side to which images are resized before they are compared."""
+COARSE = 10
+"""Different values of a column, up to which equal rows may be a coincidence."""
 _BLOCK = 512
 
 
@@ -50,7 +55,11 @@ def find_copies(examples: Examples) -> Copies:
     """Group examples that are copies of each other, labelled or not."""
     exact = _exact_groups(examples)
     searched = len(examples.y) <= MOST and (
-        examples.kind != "vectors" or np.asarray(examples.X).shape[1] >= LEAST_FEATURES
+        examples.kind != "vectors"
+        or (
+            (len(examples.table) or np.shape(examples.X)[1]) >= LEAST_FEATURES
+            and not coarse(examples)
+        )
     )
     near = _join(exact, _near_pairs(examples)) if searched else exact
     joined = bool(_fewest_groups(examples, near) >= min(2, _fewest_groups(examples, exact)))
@@ -74,12 +83,25 @@ def group_class(examples: Examples, group: np.ndarray) -> np.ndarray:
     return np.where(votes.any(axis=1), votes.argmax(axis=1), UNLABELLED)
 
 
+def coarse(examples: Examples) -> bool:
+    """Say whether rows have so few different values that equal ones are no copies.
+
+    Two people who give the same three answers are two people all the same.
+    """
+    if isinstance(examples.X, list) or examples.kind != "vectors":
+        return False
+    values = [len(np.unique(column)) for column in examples.X.T]
+    return max(values) <= max(COARSE, len(examples.y) // 10)
+
+
 def normalise(text: str) -> str:
     """Return a text without differences of case, of blanks, and of how a letter is encoded."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _exact_groups(examples: Examples) -> np.ndarray:
+    if coarse(examples):
+        return np.arange(len(examples.y))
     if isinstance(examples.X, list):
         keys: list[object] = [normalise(text) for text in examples.X]
     else:
@@ -94,8 +116,7 @@ def _near_pairs(examples: Examples) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if isinstance(examples.X, list):
         yield from _near_texts(examples.X)
     else:
-        X = examples.X.reshape(len(examples.X), -1).astype(np.float64)
-        yield from _near_rows(X, standardise=examples.kind == "vectors")
+        yield from _near_rows(_rows(examples))
 
 
 def _near_texts(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -113,11 +134,20 @@ def _near_texts(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield rows[near], columns[near]
 
 
-def _near_rows(X: np.ndarray, standardise: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _rows(examples: Examples) -> np.ndarray:
+    """Return what is compared: columns of equal spread without holes, or small images."""
+    X = np.asarray(examples.X)
+    if examples.kind == "vectors":
+        from sklearn.preprocessing import StandardScaler
+
+        return np.nan_to_num(StandardScaler().fit_transform(X.astype(np.float64)))
+    if max(X.shape[1:3]) > SMALL:
+        X = resize_images(X, (min(SMALL, X.shape[1]), min(SMALL, X.shape[2])))
+    return X.reshape(len(X), -1).astype(np.float64)
+
+
+def _near_rows(X: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     X = X - X.mean(axis=0)
-    if standardise:
-        spread = X.std(axis=0)
-        X = X / np.where(spread > 0, spread, 1.0)
     squares = np.square(X).sum(axis=1)
     sample = np.random.default_rng(0).permutation(len(X))[:1000]  # enough for a median
     pairs = np.triu_indices(len(sample), 1)

@@ -10,12 +10,16 @@ from scipy import special
 
 from fewshot_course.report._compare import Choice, Comparison
 from fewshot_course.report._copies import LEAST_FEATURES, MOST, Copies
+from fewshot_course.report._methods import MOST_PIECES, UNEVEN, UNREAD, uneven
+from fewshot_course.report._model import Encoded
 from fewshot_course.report._read import Examples
 
 FEW_LABELS = 5
-UNEVEN = 3
 SMALL_TEST = 30
 ENCODER_WORDS = 90
+MOST_ALONE = 2000
+TOO_GOOD, AHEAD = 0.95, 0.1
+"""Share of right answers from which a single column is suspected, if it is so far ahead."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ def find(
     found = [
         *_conflicts(examples, copies),
         *_row_numbers(examples),
+        *_alone(examples),
+        *_belong_together(examples),
+        *_unknown_pieces(examples, comparison),
         *_exact(examples, copies),
         *_near(examples, copies),
         *_imbalance(examples),
@@ -50,7 +57,6 @@ def find(
         *_constant(examples),
         *_blank_images(examples),
         *_long_texts(examples),
-        *_remarks(examples),
     ]
     order = ["fix", "care", "note"]
     return sorted(found, key=lambda finding: order.index(finding.level))
@@ -108,25 +114,132 @@ def _conflicts(examples: Examples, copies: Copies) -> list[Finding]:
 
 
 def _row_numbers(examples: Examples) -> list[Finding]:
+    """Tell of columns that follow the order of the file, left out or not."""
     if examples.kind != "vectors":
         return []
+    found = []
+    if examples.ids:
+        found.append(
+            Finding(
+                "care",
+                "A column that numbers the rows",
+                f"{_quoted(examples.ids)} follows the order of the rows or names each of them. In "
+                f"a file that is sorted by class it would give the class away. It was left out.",
+                "If it is a measurement after all, sort the file in another order.",
+            )
+        )
     X = np.asarray(examples.X)
     names = [
-        name
-        for name, column in zip(examples.columns, X.T, strict=True)
-        if len(column) >= 6
-        and (np.abs(np.diff(column)) == 1).all()
-        and len(np.unique(column)) == len(column)
+        name for name, column in zip(examples.columns, X.T, strict=True) if _follows_rows(column)
     ]
-    if not names:
+    if names:
+        found.append(
+            Finding(
+                "fix",
+                "A column that follows the rows",
+                f"{_quoted(names)} never falls, or never rises, from the first row to the last. If "
+                f"your file is sorted by class, it gives the class away, and every score here is "
+                f"too good.",
+                "Remove the column, or sort the file in another order, and make the report again.",
+            )
+        )
+    return found
+
+
+def _follows_rows(column: np.ndarray) -> bool:
+    steps = np.diff(column[~np.isnan(column)])
+    many = len(np.unique(column)) > len(column) / 2
+    return len(steps) >= 5 and many and bool((steps >= 0).all() or (steps <= 0).all())
+
+
+def _alone(examples: Examples) -> list[Finding]:
+    """Tell of a column that predicts the label nearly always, all by itself."""
+    counts = examples.counts
+    if examples.kind != "vectors" or counts.min() < 6:
+        return []
+    from sklearn.model_selection import cross_val_score
+    from sklearn.tree import DecisionTreeClassifier
+
+    known = examples.known[np.random.default_rng(0).permutation(len(examples.known))[:MOST_ALONE]]
+    X, y = np.asarray(examples.X)[known], examples.y[known]
+    tree = DecisionTreeClassifier(max_leaf_nodes=4 * len(counts), random_state=0)
+    names, scores = [], []
+    start = 0
+    for name, width in _columns(examples):
+        part = X[:, start : start + width]
+        part = np.hstack([part, part.sum(axis=1, keepdims=True)])  # whether there is any value
+        start += width
+        names.append(name)
+        scores.append(cross_val_score(tree, part, y, cv=3, scoring="balanced_accuracy").mean())
+    order = np.argsort(scores)[::-1]
+    if scores[order[0]] < TOO_GOOD:
+        return []
+    if len(order) > 1 and scores[order[1]] > scores[order[0]] - AHEAD:
+        return []  # several are as good: the classes are easy to tell apart
+    name, share = names[order[0]], scores[order[0]]
+    return [
+        Finding(
+            "care",
+            "A column that says it all",
+            f"{name!r} alone tells {100 * share:.0f} % of the examples' classes, and no other "
+            f"column comes near.",
+            "Ask whether you will know it before you know the class. If it is filled in "
+            "afterwards, or made from the label, remove it and make the report again.",
+        )
+    ]
+
+
+def _columns(examples: Examples) -> list[tuple[str, int]]:
+    """Return the columns of the file, each with its number of features."""
+    if examples.table:
+        return [(column.name, len(column.features)) for column in examples.table]
+    return [(name, 1) for name in examples.columns]
+
+
+def _belong_together(examples: Examples) -> list[Finding]:
+    if examples.belongs is not None:
+        n = len(np.unique(examples.belongs))
+        return [
+            Finding(
+                "note",
+                "Rows that belong together",
+                f"The rows belong to {n} groups, and whole groups were held out. The intervals "
+                f"count a group as one answer.",
+                "Nothing needs to be done.",
+            )
+        ]
+    if not examples.suspects:
         return []
     return [
         Finding(
-            "fix",
-            "A column that numbers the rows",
-            f"{_quoted(names)} counts the rows one by one. If your file is sorted by class, it "
-            f"gives the class away, and every score here is too good.",
-            "Remove the column and make the report again.",
+            "care",
+            "Rows that may belong together",
+            f"{_quoted(examples.suspects)} has the same value in several rows. If these are rows "
+            f"of one person, device or day, they lie on both sides of a split, and every score "
+            f"here is too good.",
+            f"Then make the report again with --group {examples.suspects[0]!r}.",
+        )
+    ]
+
+
+def _unknown_pieces(examples: Examples, comparison: Comparison) -> list[Finding]:
+    """Tell how much of the texts the encoder cannot read."""
+    encoders = [f for m in comparison.methods if isinstance(f := m.features(), Encoded)]
+    if not isinstance(examples.X, list) or not encoders:
+        return []
+    share, same, pieces = encoders[0].unread(examples.X)
+    if share <= UNREAD and pieces <= MOST_PIECES and not same:
+        return []
+    return [
+        Finding(
+            "care",
+            "Texts that the encoder cannot read",
+            f"{100 * share:.0f} % of the pieces of your texts are unknown to the pretrained "
+            f"encoder, {_count(same, 'text is', 'texts are')} the same to it as another, "
+            f"different one, and a word falls into {pieces:.1f} pieces (in English 1.0 to 1.1). "
+            f"It was trained on English.",
+            "Trust the methods of words and characters more, or name an encoder of your language: "
+            "--encoder FOLDER.",
         )
     ]
 
@@ -192,7 +305,7 @@ def _near(examples: Examples, copies: Copies) -> list[Finding]:
 
 def _imbalance(examples: Examples) -> list[Finding]:
     counts, names = examples.counts, examples.class_names
-    if counts.max() < UNEVEN * counts.min():
+    if not uneven(counts):
         return []
     share = counts.max() / counts.sum()
     return [
@@ -202,8 +315,9 @@ def _imbalance(examples: Examples) -> list[Finding]:
             f"{names[counts.argmax()]!r} has {counts.max()} labelled examples, "
             f"{names[counts.argmin()]!r} has {counts.min()}. Whoever always says "
             f"{names[counts.argmax()]!r} is right in {100 * share:.0f} % of your examples.",
-            "Read the column 'mean over classes' beside the accuracy, and label more of the rare "
-            "classes first.",
+            f"From {UNEVEN} times as many on, the mean over the classes decides here and not the "
+            f"accuracy, and logistic regression weighs every class the same. Label more of the "
+            f"rare classes first.",
         )
     ]
 
@@ -232,7 +346,7 @@ def _small_test(comparison: Comparison, choice: Choice) -> list[Finding]:
     n = comparison.n_test
     if n >= SMALL_TEST:
         return []
-    share = comparison.score(choice.name).mean
+    share = comparison.score(choice.name, balanced=False).mean
     low, high = wilson(share, n)
     return [
         Finding(
@@ -251,7 +365,7 @@ def _constant(examples: Examples) -> list[Finding]:
     if examples.kind != "vectors":
         return []
     X = np.asarray(examples.X)
-    names = [n for n, c in zip(examples.columns, X.T, strict=True) if c.min() == c.max()]
+    names = [n for n, c in zip(examples.columns, X.T, strict=True) if len(np.unique(c)) == 1]
     if not names:
         return []
     if len(names) == len(examples.columns):
@@ -301,13 +415,6 @@ def _long_texts(examples: Examples) -> list[Finding]:
             f"pretrained encoder reads the first 128 pieces of words of a text.",
             "Put what matters first, or cut texts into parts.",
         )
-    ]
-
-
-def _remarks(examples: Examples) -> list[Finding]:
-    return [
-        Finding("note", "While reading", remark, "Check that this is what you want.")
-        for remark in examples.remarks
     ]
 
 

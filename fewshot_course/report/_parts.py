@@ -40,6 +40,7 @@ class Content:
     model_path: Path
     seed: int
     n_draws: int
+    label_next: np.ndarray
 
 
 def percent(interval: Interval) -> str:

@@ -1,4 +1,4 @@
-"""Read what a user brings: a CSV file, an ``.npz`` file, or a folder of images."""
+"""Read what a user brings: a table, an ``.npz`` file, or a folder of images."""
 
 from __future__ import annotations
 
@@ -6,25 +6,54 @@ import os
 import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 
-from fewshot_course._checks import UNLABELLED
+from fewshot_course._checks import UNLABELLED, check_number
 from fewshot_course.data.images import resize_images
-from fewshot_course.data.text_files import _label_order, table_rows
+from fewshot_course.data.text_files import _label_order
+from fewshot_course.report._table import (
+    ENDINGS,
+    MAX_BYTES,
+    Column,
+    as_words,
+    days,
+    encode,
+    ending,
+    guess,
+    is_id,
+    numbers,
+    read_frame,
+)
 
-IMAGE_SIZE = (28, 28)
+IMAGE_SIZE = 64
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MAX_PIXELS, MAX_SIDE = 64_000_000, 30_000
 """Largest picture: a small file may announce one that fills the memory."""
-MAX_BYTES = 2_000_000_000
-"""Most that an .npz file may unpack to."""
-UNLABELLED_FOLDER = "unlabelled"
+UNLABELLED_FOLDERS = ("unlabelled", "unlabeled")
+LABELS = ("label", "labels", "target", "class", "category", "y", "species", "sentiment", "intent")
+TEXTS = (
+    "text",
+    "texts",
+    "sentence",
+    "review",
+    "message",
+    "comment",
+    "content",
+    "body",
+    "utterance",
+)
+"""Names of columns that are looked for, whatever their case, the first one first."""
+SENTENCE = 6
+"""Words from which a column holds sentences."""
+MANY_VALUES = 20
+"""Different numbers from which a label is taken for a measurement."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +63,17 @@ class Examples:
     Attributes:
         source: the file or folder.
         kind: "texts", "vectors" or "images".
-        X: list of str; or vectors ``(n, d)`` float64; or images ``(n, h, w[, c])`` in [0, 1].
+        X: list of str; or vectors ``(n, d)`` float64, NaN where a value of a table is missing; or
+            images ``(n, h, w[, c])`` in [0, 1].
         y: index into ``class_names``, or -1 where unknown, ``(n,)`` int64.
         class_names: in alphabetical order, or in numerical order if all are whole numbers.
         places: where each example stands, e.g. "line 7" or "cat/a.png".
         columns: names of the features of vectors.
-        remarks: what was noticed while reading, for the report.
+        remarks: what was assumed and noticed while reading, for the report.
+        table: how the columns of a table became features; empty for arrays.
+        belongs: number of the person, device or day of each example, ``(n,)``, if it was named.
+        ids: columns of a table that were left out, since they number the rows.
+        suspects: columns that may name persons, devices or days, by which to split.
     """
 
     source: Path
@@ -50,6 +84,10 @@ class Examples:
     places: tuple[str, ...]
     columns: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    table: tuple[Column, ...] = ()
+    belongs: np.ndarray | None = None
+    ids: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()
 
     @property
     def known(self) -> np.ndarray:
@@ -73,54 +111,87 @@ class Examples:
         return self.X[np.asarray(index, dtype=np.int64)]
 
 
-def read_examples(path: str | os.PathLike[str]) -> Examples:
+def read_examples(
+    path: str | os.PathLike[str],
+    *,
+    label: str | None = None,
+    text: str | None = None,
+    group: str | None = None,
+    image_size: int = IMAGE_SIZE,
+) -> Examples:
     """Read labelled, and perhaps unlabelled, examples.
 
     Args:
-        path: a ``.csv`` file with the columns ``text`` and ``label``, or with numeric columns and
-            ``label`` (an empty label means unknown); an ``.npz`` file with ``X`` (vectors
-            ``(n, d)``, or images ``(n, h, w[, c])`` in [0, 1]) and ``y`` (whole numbers, -1 means
-            unknown, or words, "" means unknown); or a folder with a sub-folder of images for each
-            class, and perhaps one named ``unlabelled``.
+        path: a table (``.csv``, ``.tsv``, ``.xlsx``, ``.parquet``, ``.jsonl``, each also with
+            ``.gz`` behind it) with a column of labels, and one of texts or others of numbers,
+            categories, truths and dates (an empty label means unknown); an ``.npz`` file with
+            ``X`` (vectors ``(n, d)``, or images ``(n, h, w[, c])`` in [0, 1]) and ``y`` (whole
+            numbers, -1 means unknown, or words, "" means unknown); or a folder with a sub-folder
+            of images for each class, and perhaps one named ``unlabelled``.
+        label: the column of labels; ``None``: one named as in :data:`LABELS`.
+        text: the column of texts; ``None``: one named as in :data:`TEXTS`, or the only one that
+            holds sentences.
+        group: a column that says which rows belong together (a person, a device, a day); such
+            rows never lie on both sides of a split.
+        image_size: side of the square that images of a folder are resized to, >= 8.
 
     Raises:
         FileNotFoundError: if there is nothing at ``path``.
+        ImportError: if the format needs a package that is not installed.
         ValueError: for another ending, or anything in the data that cannot be used; the message
-            names the line, row or file.
+            names the line, row, column or file.
     """
+    check_number("image_size", image_size, low=8, high=512, integer=True)
     path = Path(path)
+    if path.exists() and (path.is_dir() or ending(path) not in ENDINGS):
+        for name, value in (("label", label), ("text", text), ("group", group)):
+            if value is not None:
+                raise ValueError(f"{name}={value!r} names a column, and {path.name} is no table.")
     if path.is_dir():
-        found = _read_folder(path)
+        found = _read_folder(path, image_size)
     elif not path.exists():
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}.")
-    elif path.suffix.lower() == ".csv":
-        found = _read_csv(path)
-    elif path.suffix.lower() == ".npz":
+    elif ending(path) in ENDINGS:
+        found = _read_table(path, label, text, group)
+    elif ending(path) == ".npz":
         found = _read_npz(path)
     else:
         raise ValueError(
-            f"{path.name} ends in {path.suffix or 'nothing'!r}; expected a .csv file, an .npz "
-            f"file, or a folder with a sub-folder of images for each class."
+            f"{path.name} ends in {path.suffix or 'nothing'!r}; expected a .csv file (or "
+            f"{', '.join(ENDINGS[1:])}, each also as .gz), an .npz file, or a folder with a "
+            f"sub-folder of images for each class."
         )
+    found = _without_lonely(found)
     _check_classes(found)
     return found
 
 
-def read_images(paths: Iterable[str | os.PathLike[str]]) -> np.ndarray:
-    """Read image files as the report does: grey, 28 × 28 pixels, in [0, 1].
+def read_images(
+    paths: Iterable[str | os.PathLike[str]], size: int = IMAGE_SIZE, colour: bool = True
+) -> np.ndarray:
+    """Read image files as the report does, in [0, 1].
 
     A picture is stretched to a square by area.  Transparent parts become white.
 
     Args:
         paths: image files.
+        size: side of the square.
+        colour: whether to keep the colour.
 
     Returns:
-        Images ``(n, 28, 28)`` float32.
+        Images ``(n, size, size, 3)``, or ``(n, size, size)`` without colour, float32.
 
     Raises:
         ValueError: if a file cannot be read as an image; the message names it.
     """
-    return np.stack([_read_image(Path(path))[0] for path in paths])
+    images = np.stack([_read_image(Path(path), size)[0] for path in paths])
+    return images if colour else _grey(images)
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    """Return the brightness ``(n, h, w)`` of colour images (ITU-R BT.601)."""
+    weights = np.array([0.299, 0.587, 0.114], dtype=images.dtype)
+    return np.clip(images @ weights, 0.0, 1.0)
 
 
 # ---------------------------------------------------------------------------- labels
@@ -132,6 +203,31 @@ def _encode(words: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     names = sorted(set(known), key=_label_order(known))
     number = {name: index for index, name in enumerate(names)} | {"": UNLABELLED}
     return np.array([number[word] for word in words], dtype=np.int64), tuple(names)
+
+
+def _without_lonely(examples: Examples) -> Examples:
+    """Leave out classes of a single example, if two others remain, and say so."""
+    counts = examples.counts
+    lonely = np.flatnonzero(counts == 1)
+    if not len(lonely) or len(counts) - len(lonely) < 2:
+        return examples
+    keep = np.flatnonzero(~np.isin(examples.y, lonely))
+    number = np.cumsum(counts != 1) - 1
+    y = examples.y[keep]
+    names = [repr(examples.class_names[k]) for k in lonely]
+    remark = (
+        f"Left out, since a class needs two examples, one to learn from and one to test on: the "
+        f"single example of {_some(names)}."
+    )
+    return replace(
+        examples,
+        X=examples.take(keep),
+        y=np.where(y == UNLABELLED, UNLABELLED, number[y]),
+        class_names=tuple(c for c, n in zip(examples.class_names, counts, strict=True) if n != 1),
+        places=tuple(examples.places[i] for i in keep),
+        remarks=(remark, *examples.remarks),
+        belongs=None if examples.belongs is None else examples.belongs[keep],
+    )
 
 
 def _check_classes(examples: Examples) -> None:
@@ -161,61 +257,165 @@ def _check_classes(examples: Examples) -> None:
         )
 
 
-# ---------------------------------------------------------------------------- CSV
+# ---------------------------------------------------------------------------- tables
 
 
-def _read_csv(path: Path) -> Examples:
-    rows = table_rows(path.read_bytes(), path.name)
-    _, header = next(rows)
-    for column in ("label", "text"):
-        if header.count(column) > 1:
-            raise ValueError(f"{path.name} has {header.count(column)} columns named {column!r}.")
-    if "label" not in header:
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a table as the report does, cells as text; a saved model takes it as it is.
+
+    Args:
+        path: a table as for :func:`read_examples`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if the format needs a package that is not installed.
+        ValueError: for another ending, or a file that is damaged or empty.
+    """
+    path = Path(path)
+    if ending(path) not in ENDINGS:
         raise ValueError(
-            f"{path.name} has no column 'label'; its first line names "
-            f"{', '.join(map(repr, header[:8]))}."
+            f"{path.name} ends in {path.suffix or 'nothing'!r}; expected {', '.join(ENDINGS)}."
         )
-    table = list(rows)
-    if not table:
-        raise ValueError(f"{path.name} has no rows below the line with the column names.")
-    place = header.index("label")
-    y, names = _encode([row[place].strip() for _, row in table])
-    places = tuple(f"line {line}" for line, _ in table)
-    others = [index for index, column in enumerate(header) if index != place]
-    if "text" in header:
-        texts = [row[header.index("text")].strip() for _, row in table]
-        empty = [where for where, text in zip(places, texts, strict=True) if not text]
+    return read_frame(path)[0]
+
+
+def _read_table(path: Path, label: str | None, text: str | None, group: str | None) -> Examples:
+    frame, places, remarks = read_frame(path)
+    label = _column_of(path.name, frame, "label", label, LABELS)
+    for name, value in (("text", text), ("group", group)):
+        if value is not None:
+            _column_of(path.name, frame, name, value, ())
+    remarks.append(f"The labels are those of the column {label!r}.")
+    raw = frame[label].astype(str).str.strip()
+    words = as_words(frame[label])
+    unknown = sorted(set(raw[(words == "") & (raw != "")]))
+    if unknown:
+        remarks.append(f"Labels read as unknown: {', '.join(map(repr, unknown))}.")
+    _check_targets(path.name, label, words)
+    y, names = _encode(words.tolist())
+    belongs = None
+    if group is not None:
+        belongs = pd.factorize(frame[group])[0].astype(np.int64)
+    rest = frame.drop(columns=[label, *([group] if group is not None else [])])
+    if rest.shape[1] == 0:
+        raise ValueError(f"{path.name} has no column beside {label!r}; name texts, or numbers.")
+    suspects = tuple(str(name) for name in rest.columns if _names_groups(str(name), rest[name]))
+    if text is None:
+        text = _text_column(rest)
+    where = tuple(places)
+    if text is not None:
+        texts = frame[text].astype(str).str.strip().tolist()
+        empty = [where for where, one in zip(places, texts, strict=True) if not one]
         if empty:
             raise ValueError(f"{path.name}: {_some(empty)} has no text.")
-        unused = [header[i] for i in others if header[i] != "text"]
-        remarks = (f"Columns that were not used: {', '.join(unused)}.",) if unused else ()
-        return Examples(path, "texts", texts, y, names, places, remarks=remarks)
-    if not others:
-        raise ValueError(f"{path.name} has no column beside 'label'; name one 'text', or numbers.")
-    X = np.array([_numbers(path.name, header, line, row, others) for line, row in table])
-    return Examples(path, "vectors", X, y, names, places, tuple(header[i] for i in others))
+        unused = [str(name) for name in rest.columns if name != text]
+        remarks.append(f"The texts are those of the column {text!r}.")
+        if unused:
+            remarks.append(f"Columns that were not used: {', '.join(unused)}.")
+        return Examples(
+            path,
+            "texts",
+            texts,
+            y,
+            names,
+            where,
+            remarks=tuple(remarks),
+            belongs=belongs,
+            suspects=suspects,
+        )
+    try:
+        columns, more, ids = guess(rest, places)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if not columns:
+        raise ValueError(f"{path.name} has no column to learn from. {' '.join(more)}")
+    return Examples(
+        path, "vectors", encode(rest, columns), y, names, where,
+        columns=tuple(f for column in columns for f in column.features),
+        remarks=tuple(remarks + more), table=tuple(columns), suspects=suspects, ids=tuple(ids),
+        belongs=belongs,
+    )  # fmt: skip
 
 
-def _numbers(
-    name: str, header: list[str], line: int, row: list[str], columns: list[int]
-) -> list[float]:
-    values = []
-    for index in columns:
-        cell = row[index].strip()
-        try:
-            value = float(cell)
-        except ValueError:
-            value = np.nan
-            problem = f"holds {cell!r}, which is no number" if cell else "is empty"
-        else:
-            problem = f"holds {cell}"
-        if not np.isfinite(value):
+def _column_of(
+    file: str, frame: pd.DataFrame, role: str, wanted: str | None, usual: Sequence[str]
+) -> str:
+    """Return the column of a role: that which is named, or the first of the usual names."""
+    names = [str(name) for name in frame.columns]
+    if wanted is not None:
+        if wanted in names:
+            return wanted
+        raise ValueError(
+            f"{file} has no column {wanted!r} for --{role}; it has "
+            f"{', '.join(map(repr, names[:12]))}."
+        )
+    low = {name.lower(): name for name in reversed(names)}
+    for name in usual:
+        if name in low:
+            return low[name]
+    raise ValueError(
+        f"{file} has no column 'label'; its first line names {', '.join(map(repr, names[:8]))}. "
+        f"Name the column of labels: --label NAME (label=...)."
+    )
+
+
+def _check_targets(file: str, label: str, words: pd.Series) -> None:
+    """Raise where labels are no classes: a measurement, or several labels a row."""
+    there = words[words != ""]
+    values = numbers(there)
+    if len(there) and values.notna().all() and there.nunique() > MANY_VALUES:
+        whole = bool((values % 1 == 0).all())
+        numbered = whole and np.ptp(values) + 1 == values.nunique()  # 0, 1, 2, ...: class numbers
+        measured = not whole or (not numbered and len(there) < 3 * there.nunique())
+    else:
+        measured = False
+    if measured:
+        raise ValueError(
+            f"{file}: the label {label!r} holds {there.nunique()} different numbers, such as "
+            f"{there.iloc[0]}: a measurement, no class. This report is about classes. Cut it into "
+            f"two or more ranges, or name another column with --label."
+        )
+    for separator in ("|", ";", ","):
+        parts = there.str.split(separator, regex=False)
+        several = parts.str.len() > 1
+        singles = {part.strip() for row in parts for part in row}
+        if several.sum() >= 2 and several.mean() > 0.2 and len(singles) < there.nunique():
             raise ValueError(
-                f"{name}: line {line}, column {header[index]!r} {problem}. Every column but "
-                f"'label' must hold finite numbers; texts belong into a column named 'text'."
+                f"{file}: the label {label!r} holds several labels a row, such as "
+                f"{there[several].iloc[0]!r}. This report is about one class a row. Make a file a "
+                f"label (yes or no), and a report of each."
             )
-        values.append(value)
-    return values
+
+
+def _text_column(frame: pd.DataFrame) -> str | None:
+    """Return the column of texts: by its name, or the only one that holds sentences."""
+    low = {str(name).lower(): str(name) for name in reversed(list(frame.columns))}
+    for name in TEXTS:
+        if name in low:
+            cells = as_words(frame[low[name]])
+            if name in TEXTS[:2] or numbers(cells[cells != ""]).isna().mean() > 0.5:
+                return low[name]
+    found = []
+    for name in frame.columns:
+        words = as_words(frame[name])
+        there = words[words != ""]
+        if len(there) < 0.95 * len(words) or there.nunique() < 0.8 * len(there):
+            continue
+        if numbers(there).notna().any() or (days(there).notna().any() and frame.shape[1] > 1):
+            continue
+        if frame.shape[1] == 1 or there.str.split().str.len().median() >= SENTENCE:
+            found.append(str(name))
+    return found[0] if len(found) == 1 else None
+
+
+def _names_groups(name: str, cells: pd.Series) -> bool:
+    """Say whether a column may name persons, devices or days: an id that comes back."""
+    low = name.lower()
+    named = is_id(name) or any(
+        word in low
+        for word in ("patient", "subject", "person", "user", "session", "device", "group")
+    )
+    return named and 2 <= cells.nunique() <= 0.67 * len(cells)
 
 
 def _some(words: Sequence[str]) -> str:
@@ -254,10 +454,14 @@ def _read_npz(path: Path) -> Examples:
     X = _check_array(path.name, X)
     y, names = _array_labels(path.name, y, len(X))
     places = tuple(f"row {i}" for i in range(len(X)))
+    n = int((y == UNLABELLED).sum())
+    remarks = (f"{n} labels of y are -1 or empty, which means unknown here. If -1 is a class of "
+               f"yours, write its name instead.",) if n else ()  # fmt: skip
     if X.ndim == 2:
         columns = tuple(f"feature {j}" for j in range(X.shape[1]))
-        return Examples(path, "vectors", X.astype(np.float64), y, names, places, columns)
-    return Examples(path, "images", X.astype(np.float32), y, names, places)
+        X = X.astype(np.float64)
+        return Examples(path, "vectors", X, y, names, places, columns, remarks)
+    return Examples(path, "images", X.astype(np.float32), y, names, places, remarks=remarks)
 
 
 def _check_array(name: str, X: np.ndarray) -> np.ndarray:
@@ -296,7 +500,7 @@ def _array_labels(name: str, y: np.ndarray, n: int) -> tuple[np.ndarray, tuple[s
 # ---------------------------------------------------------------------------- images
 
 
-def _read_folder(path: Path) -> Examples:
+def _read_folder(path: Path, size: int) -> Examples:
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise ValueError(
@@ -306,39 +510,49 @@ def _read_folder(path: Path) -> Examples:
     words: list[str] = []
     places: list[str] = []
     shapes: set[tuple[int, int]] = set()
+    broken: list[str] = []
     ignored = [p.name for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
     for folder in folders:
+        unlabelled = folder.name.lower() in UNLABELLED_FOLDERS
         files = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
         usable = [p for p in files if p.is_file() and p.suffix.lower() in IMAGE_ENDINGS]
         ignored += [f"{folder.name}/{p.name}" for p in files if p not in usable]
-        if not usable and folder.name != UNLABELLED_FOLDER:
-            raise ValueError(
-                f"the folder {path.name}/{folder.name} holds no image; known endings are "
-                f"{', '.join(IMAGE_ENDINGS)}."
-            )
+        before = len(images)
         for file in usable:
-            image, shape = _read_image(file)
+            try:
+                image, shape = _read_image(file, size)
+            except ValueError as error:
+                broken.append(f"{folder.name}/{file.name} ({error})")
+                continue
             images.append(image)
             shapes.add(shape)
             places.append(f"{folder.name}/{file.name}")
-            words.append("" if folder.name == UNLABELLED_FOLDER else folder.name)
+            words.append("" if unlabelled else folder.name)
+        if len(images) == before and not unlabelled:
+            reason = f"its files cannot be read: {broken[-1]}" if usable else (
+                f"known endings are {', '.join(IMAGE_ENDINGS)}"
+            )  # fmt: skip
+            raise ValueError(f"the folder {path.name}/{folder.name} holds no image; {reason}.")
     if not images:
         raise ValueError(f"the folder {path.name} holds no image.")
     y, names = _encode(words)
-    remarks = _image_remarks(shapes, sorted(ignored))
+    remarks = _image_remarks(shapes, sorted(ignored), size)
+    if broken:
+        remarks = (f"Left out, since they cannot be read: {_some(broken)}.", *remarks)
     X = np.stack(images)
+    if not (np.ptp(X, axis=3) > 0.02).any():  # no colour anywhere
+        X = _grey(X)
     return Examples(path, "images", X, y, names, tuple(places), remarks=remarks)
 
 
-def _image_remarks(shapes: set[tuple[int, int]], ignored: list[str]) -> tuple[str, ...]:
-    h, w = IMAGE_SIZE
+def _image_remarks(shapes: set[tuple[int, int]], ignored: list[str], size: int) -> tuple[str, ...]:
     remarks = []
-    if shapes != {IMAGE_SIZE}:
+    if shapes != {(size, size)}:
         sizes = sorted(shapes)
         came = " × ".join(map(str, sizes[0])) if len(sizes) == 1 else f"{len(sizes)} sizes"
         remarks.append(
-            f"The images came as {came} (height × width) and were made grey and {h} × {w}. "
-            f"Detail that is smaller than that is lost."
+            f"The images came as {came} (height × width) and were resized to {size} × {size}. "
+            f"Detail that is smaller than that is lost; --image-size sets another size."
         )
     if any(max(s) > 1.5 * min(s) for s in shapes):
         remarks.append("Some images are far from square; they were stretched. Crop them first.")
@@ -347,8 +561,8 @@ def _image_remarks(shapes: set[tuple[int, int]], ignored: list[str]) -> tuple[st
     return tuple(remarks)
 
 
-def _read_image(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return a grey image ``(28, 28)`` float32 and the size it had, (height, width)."""
+def _read_image(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return an image ``(size, size, 3)`` float32 and the size it had, (height, width)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see _check_pixels
@@ -357,12 +571,13 @@ def _read_image(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
             _check_pixels(*opened.size)  # of the header: nothing has been unpacked yet
             picture: Image.Image = ImageOps.exif_transpose(opened)
             height, width = picture.height, picture.width
-            grey = _grey(_coarser(picture))
+            colour = _colour(_coarser(picture))
     except FileNotFoundError:
         raise ValueError(f"there is no image {path}.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the image {path} cannot be read ({error}).") from None
-    return resize_images(grey[None], IMAGE_SIZE)[0].astype(np.float32), (height, width)
+    resized = resize_images(colour[None], (size, size))[0]
+    return resized.astype(np.float32), (height, width)
 
 
 def _check_pixels(width: int, height: int) -> None:
@@ -374,7 +589,7 @@ def _check_pixels(width: int, height: int) -> None:
 
 
 def _coarser(picture: Image.Image) -> Image.Image:
-    """Average blocks of a large picture: at 28 × 28 pixels nobody sees it, and memory is saved."""
+    """Average blocks of a large picture: nobody sees it when it is small, and memory is saved."""
     factor = min(picture.size) // 1024
     if factor < 2 or picture.mode.startswith(("I", "F")):
         return picture
@@ -384,12 +599,13 @@ def _coarser(picture: Image.Image) -> Image.Image:
     return picture.convert("RGBA" if clear else "RGB").reduce(factor)
 
 
-def _grey(picture: Image.Image) -> np.ndarray:
+def _colour(picture: Image.Image) -> np.ndarray:
+    """Return red, green and blue ``(h, w, 3)`` in [0, 1]."""
     if picture.mode.startswith(("I", "F")):  # 16 bits a pixel; "L" would cut them at 255
         values = np.asarray(picture, dtype=np.float64)
         top = 65535.0 if values.max() > 255 else 255.0
-        return np.clip(values / top, 0.0, 1.0)
+        return np.repeat(np.clip(values / top, 0.0, 1.0)[..., None], 3, axis=2)
     if "A" in picture.getbands() or "transparency" in picture.info:
-        colour = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
-    return np.asarray(picture.convert("L"), dtype=np.float64) / 255
+        clear = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    return np.asarray(picture.convert("RGB"), dtype=np.float64) / 255

@@ -33,9 +33,12 @@ def data(e: Examples) -> str:
     else:
         facts.append(("Size", " × ".join(map(str, e.X.shape[1:])) + " (height × width)"))
     rows = "".join(f"<tr><th scope='row'>{k}</th><td>{v}</td></tr>" for k, v in facts)
+    assumed = "".join(f"<li>{escape(remark)}</li>" for remark in e.remarks)
+    if assumed:
+        assumed = f"<h3>What was assumed while reading</h3><ul>{assumed}</ul>"
     return (
         f"<section><h2>Your data</h2>{scroll(f'<table class=facts>{rows}</table>', 'Summary')}"
-        f"{_counts(e)}<h3>A few of them</h3>{_samples(e)}</section>"
+        f"{_counts(e)}<h3>A few of them</h3>{_samples(e)}{assumed}</section>"
     )
 
 
@@ -81,7 +84,10 @@ def _samples(e: Examples) -> str:
         head = "".join(f"<th scope='col' class='number'>{escape(n)}</th>" for n in e.columns[:8])
         rows = [f"<tr><th scope='col'>class</th>{head}</tr>"] + [
             f"<tr><th scope='row'>{name}</th>"
-            + "".join(f"<td class='number'>{v:.4g}</td>" for v in e.take(of_class[c][:1])[0][:8])
+            + "".join(
+                f"<td class='number'>{'missing' if np.isnan(v) else f'{v:.6g}'}</td>"
+                for v in e.take(of_class[c][:1])[0][:8]
+            )
             + "</tr>"
             for c, name in zip(shown, names, strict=True)
         ]

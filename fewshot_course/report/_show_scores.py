@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fewshot_course.report import _charts
-from fewshot_course.report._compare import SLOW_DRAWS, Choice, Comparison
+from fewshot_course.report._compare import RULE, SLOW_DRAWS, Choice, Comparison
 from fewshot_course.report._methods import MAJORITY
 from fewshot_course.report._parts import (
     MOST_CLASSES,
@@ -38,7 +38,7 @@ def comparison(content: Content) -> str:
         f"<p>Your labelled examples were split {content.n_draws} times at random. Each time "
         f"{c.n_test} of them were held out, about a third of each class; the methods learned from "
         f"the rest and were scored on the held-out ones. Nothing was chosen on those. Every method "
-        f"had {content.n_draws} draws{fewer if slow else ''}.</p>",
+        f"had {content.n_draws} draws{fewer if slow else ''}.{_criterion(c)}</p>",
     ]
     if len(c.stages) > 1:
         parts.append(_curve_figure(c, choice, [m.name for m in working]))
@@ -48,6 +48,15 @@ def comparison(content: Content) -> str:
     for note in _failures(c) + content.left_out:
         parts.append(f"<p class='soft'>{escape(note)}</p>")
     return "".join(parts) + "</section>"
+
+
+def _criterion(c: Comparison) -> str:
+    if not c.balanced:
+        return ""
+    return (
+        " Your classes are uneven, so the <em>mean over the classes</em> decides: the share that "
+        "is right of each class, averaged. Whoever forgets a rare class cannot score well in it."
+    )
 
 
 def _curve_figure(c: Comparison, choice: Choice, names: Sequence[str]) -> str:
@@ -64,11 +73,12 @@ def _curve_figure(c: Comparison, choice: Choice, names: Sequence[str]) -> str:
         series,
         [s.per_class for s in c.stages],
         ticks,
-        "Mean accuracy on held-out examples against labelled examples a class, a line a method. "
+        f"Mean score ({c.criterion}) on held-out examples against labelled examples a class, a "
+        f"line a method. "
         "The numbers stand in the table of all sizes below.",
     )
     return (
-        f"<figure>{chart}<figcaption>Learning curves: mean accuracy on the held-out examples. "
+        f"<figure>{chart}<figcaption>Learning curves: {c.criterion} on the held-out examples. "
         f"The thick line is the recommended method. The last point has all examples that are not "
         f"held out. The intervals stand in the tables.</figcaption></figure>"
     )
@@ -88,11 +98,10 @@ def _score_table(c: Comparison, choice: Choice) -> str:
             difference = "compared with"
         else:
             difference = points(c.difference(m.name, reference), n=m.slow)
-        balanced = c.interval(cell.balanced)
         rows.append(
             f"<tr{' class=chosen' if chosen else ''}><th scope='row'>{name}</th>"
-            f"<td class='number'>{lines(c.score(m.name))}</td>"
-            f"<td class='number'>{100 * balanced.mean:.1f} %</td>"
+            f"<td class='number'>{lines(c.score(m.name, balanced=False))}</td>"
+            f"<td class='number'>{lines(c.score(m.name, balanced=True))}</td>"
             f"<td class='number'>{difference.replace(' [', '<br>[')}</td>"
             f"<td class='number'>{seconds(cell.seconds)}</td></tr>"
         )
@@ -100,8 +109,9 @@ def _score_table(c: Comparison, choice: Choice) -> str:
     encoder = ", without the encoder's, which reads each text once" if encoded else ""
     reading = (
         f"<p>The table has the last point of the curves: {c.stages[-1].n_train} examples to learn "
-        f"from, {c.n_test} scored. Accuracy is the mean over n draws with its 95 % interval. The "
-        f"difference is taken draw by draw; it is clear only where its interval leaves out 0. The "
+        f"from, {c.n_test} scored. Each score is the mean over n draws with its 95 % interval. The "
+        f"difference is one of {c.criterion}, taken draw by draw; it is clear only where its "
+        f"interval leaves out 0. The "
         f"seconds are those of one draw{encoder}. The simplest method stands first.</p>"
     )
     head = "".join(
@@ -135,10 +145,11 @@ def _difference_figure(c: Comparison, names: Sequence[str]) -> str:
     if not rows:
         return ""
     chart = _charts.differences(
-        rows, f"Difference in accuracy from {reference}, with intervals; the table has the numbers."
+        rows,
+        f"Difference in {c.criterion} from {reference}, with intervals; the table has the numbers.",
     )
     return (
-        f"<figure>{chart}<figcaption>Points of accuracy more (right) or fewer (left) than "
+        f"<figure>{chart}<figcaption>Points ({c.criterion}) more (right) or fewer (left) than "
         f"{escape(reference)}, on the same draws. An interval that crosses the dashed line at 0 "
         f"shows no clear difference.</figcaption></figure>"
     )
@@ -161,10 +172,11 @@ def _all_stages(c: Comparison) -> str:
     table = scroll(
         f'<table><thead><tr><th scope="col">method</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table>",
-        "Accuracy by labelled examples a class",
+        "Score by labelled examples a class",
     )
     reading = (
-        "<p>Accuracy by labelled examples of each class: mean and 95 % interval over n draws.</p>"
+        f"<p>By labelled examples of each class: {c.criterion}, mean and 95 % interval over n "
+        f"draws.</p>"
     )
     return f"<details><summary>All sizes, as a table</summary>{reading}{table}</details>"
 
@@ -182,32 +194,32 @@ def why(content: Content) -> str:
     c, choice = content.comparison, content.choice
     name = escape(choice.name)
     reasons = [
-        f"<li>The rule, fixed beforehand: take the simplest method that no other beats clearly. "
-        f"That is {name}.</li>"
+        f"<li>The rule, fixed beforehand by a study on public data: {RULE} That is {name}.</li>",
+        f"<li>What decides is the {c.criterion}. Against the majority class {name} has "
+        f"{points(choice.over_majority)}.</li>",
     ]
-    for other, (winner, difference) in choice.beaten.items():
+    if choice.clear:
+        others = [
+            f"{escape(other)} ({points(difference, n=False)})"
+            for other, difference in choice.clear.items()
+            if other != choice.name
+        ]
+        if others:
+            reasons.append(f"<li>Clearly better than it are also: {'; '.join(others)}.</li>")
+    else:
         reasons.append(
-            f"<li>{escape(other)} is simpler, but {escape(winner)} is clearly better than that: "
-            f"{points(difference)}.</li>"
+            "<li>With these examples no method is shown to be better than the majority class. "
+            "That does not say that none is: so few examples cannot tell.</li>"
         )
-    for other, difference in choice.rivals.items():
+    if choice.behind is not None:
         reasons.append(
-            f"<li>{escape(other)} has a higher mean, {points(difference)}, but these draws cannot "
-            f"tell the two apart.</li>"
+            f"<li>{escape(choice.best)} has the highest mean here; the difference of {name} to it "
+            f"is {points(choice.behind)}, which may be luck.</li>"
         )
-    if not choice.rivals:
-        reasons.append("<li>No other method has a higher mean on the draws that both had.</li>")
-    majority = "clearly better" if choice.learns else "not clearly better"
-    reasons.append(
-        f"<li>Against the majority class it is {majority}: {points(choice.over_majority)}.</li>"
-    )
-    changes = []
-    if choice.rivals:
-        best = max(choice.rivals, key=lambda other: choice.rivals[other].mean)
-        changes.append(
-            f"With more labelled examples the intervals shrink. If {escape(best)} then stays ahead "
-            f"and its interval leaves out 0, take that."
-        )
+    changes = [
+        "With more labelled examples the intervals shrink, and another method may come first: make "
+        "the report again."
+    ]
     if not len(content.examples.unknown):
         changes.append(
             "If you have examples of the same kind without labels, add them with an empty label: "

@@ -14,12 +14,17 @@ from fewshot_course._checks import UNLABELLED, check_choice, check_number
 from fewshot_course.report._compare import Choice, Comparison, choose, compare, draw_split
 from fewshot_course.report._copies import Copies, find_copies
 from fewshot_course.report._findings import Finding, find
+from fewshot_course.report._label_next import label_next
 from fewshot_course.report._methods import methods_for
 from fewshot_course.report._model import EXTRAS, FORMAT, Model, readable_mode
 from fewshot_course.report._page import GENERATOR, render
 from fewshot_course.report._parts import Content
-from fewshot_course.report._read import Examples, read_examples
+from fewshot_course.report._read import IMAGE_SIZE, Examples, read_examples
 from fewshot_course.weights import load_arrays
+
+LABEL_NEXT = 10
+LABEL_BY = "unsure cores"
+"""Chosen by ``results/report/labelling.jsonl``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +62,17 @@ def write_report(
     draws: int = 10,
     seed: int = 0,
     encoder: str = "auto",
+    label: str | None = None,
+    text: str | None = None,
+    group: str | None = None,
+    image_size: int = IMAGE_SIZE,
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Compare the methods that fit on a user's examples, and write page and model.
 
     Args:
-        path: a .csv file, an .npz file or a folder of images; see :func:`read_examples`.
+        path: a table, an .npz file or a folder of images; see :func:`read_examples`.
         out: the page to write, ending in ``.html``; the model gets the same name with the
             ending ``.safetensors``.  A page and a model of a report are replaced whole; where
             anything goes wrong before, neither is touched.
@@ -73,6 +82,10 @@ def write_report(
         seed: of the splits, >= 0.
         encoder: for texts: "auto" (minilm, if its files are at hand; nothing is downloaded),
             "off", or a folder with a BERT in Hugging Face's format.
+        label: the column of labels; see :func:`read_examples`.
+        text: the column of texts.
+        group: the column that says which rows belong together.
+        image_size: side to which images of a folder are resized.
         force: whether to replace files of these names that are none of a report too.
         progress: called with the name of each method when its turn comes.
 
@@ -89,7 +102,7 @@ def write_report(
     model_path = page.with_suffix(".safetensors")
     if not force:
         _check_ours(page, model_path)
-    examples = read_examples(path)
+    examples = read_examples(path, label=label, text=text, group=group, image_size=image_size)
     if encoder not in ("auto", "off") and not Path(encoder).is_dir():
         raise ValueError(f"encoder={encoder!r} must be 'auto', 'off' or a folder with a BERT.")
     copies = find_copies(examples)
@@ -105,11 +118,23 @@ def write_report(
     labels = _agreed_labels(examples, copies)
     model.fit(examples.take(index), labels[index])
     content = Content(
-        examples, comparison, choice, findings, left_out, model, model_path, seed, draws
-    )
+        examples, comparison, choice, findings, left_out, model, model_path, seed, draws,
+        _next(examples, model, seed),
+    )  # fmt: skip
     html = render(content)
     _write_text(page, html, before=lambda: model.save(model_path))
     return Report(page, model_path, model, examples, copies, comparison, choice, findings, left_out)
+
+
+def _next(examples: Examples, model: Model, seed: int) -> np.ndarray:
+    """Return the unlabelled examples to label next."""
+    if not len(examples.unknown):
+        return examples.unknown
+    X = examples.take(examples.unknown)
+    chosen = label_next(
+        LABEL_BY, model.predict_proba(X), model.features(X), LABEL_NEXT, np.random.default_rng(seed)
+    )
+    return examples.unknown[chosen]
 
 
 def _agreed_labels(examples: Examples, copies: Copies) -> np.ndarray:

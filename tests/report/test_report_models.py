@@ -19,15 +19,22 @@ def check_all(examples, methods, folder):
         again = load_model(path)
         queries = examples.take(np.arange(len(examples.y)))
         assert again.predict(queries) == model.predict(queries), method.name
+        proba = again.predict_proba(queries)
+        np.testing.assert_allclose(proba, model.predict_proba(queries), atol=1e-6)
+        np.testing.assert_allclose(proba.sum(axis=1), 1.0, atol=1e-6)
+        # The class is the most probable one, wherever one is clearly so.
+        clear = proba.max(axis=1) > np.sort(proba, axis=1)[:, -2] + 1e-6
+        named = again.classes_[proba.argmax(axis=1)]
+        assert (named[clear] == np.array(again.predict(queries))[clear]).all(), method.name
         assert set(again.predict(queries)) <= set(examples.class_names)
         assert (again.kind, again.title) == (examples.kind, method.name)
 
 
-@pytest.mark.parametrize("kind", ["vector_npz", "image_folder"])
-def test_every_model_of_arrays_comes_back(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "n"), [("vector_npz", 8), ("image_folder", 11)])
+def test_every_model_of_arrays_comes_back(tmp_path, kind, n):
     examples = read_examples(getattr(own_data, kind)(tmp_path, unlabelled=4))
     methods, left_out = methods_for(examples, "torch", "off")
-    assert len(methods) == 7
+    assert len(methods) == n
     assert not left_out
     check_all(examples, methods, tmp_path)
 
@@ -37,7 +44,7 @@ def test_every_model_of_texts_comes_back(tmp_path):
     examples = read_examples(own_data.text_csv(tmp_path, 4, unlabelled=2))
     methods, left_out = methods_for(examples, "torch", str(encoder))
     assert not left_out
-    assert len(methods) == 9
+    assert len(methods) == 12
     check_all(examples, methods[:-2], tmp_path)
 
 
