@@ -34,7 +34,7 @@ SCORED = 10
 class ChoicesConfig(KLAdaptationConfig):
     """Settings of ``kl-adaptation``, and what is scored."""
 
-    part: str = setting("validation", "images that are scored", choices=("validation", "test"))
+    part: str = setting("test", "images that are scored", choices=("validation", "test"))
 
 
 EXPERIMENT = Experiment(
