@@ -27,7 +27,7 @@ SCORED = 10
 class ChoicesConfig(KLAdaptationConfig):
     """Settings of ``kl-adaptation``, and what is scored."""
 
-    part: str = setting("validation", "images that are scored", choices=("validation", "test"))
+    part: str = setting("test", "images that are scored", choices=("validation", "test"))
 
 
 EXPERIMENT = Experiment(
@@ -54,14 +54,7 @@ def reserve(data: str, n_test: int) -> np.ndarray:
 
 def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
     """Train on one draw, score the part, and on "test" add what needs no target labels."""
-    # Not before a cell runs: the criteria need scikit-learn.
-    from fewshot_course.evaluation.selection import (
-        mean_entropy,
-        mutual_information,
-        reverse_validation_score,
-        soft_neighbourhood_density,
-        source_validation_score,
-    )
+    from fewshot_course.evaluation import selection  # scikit-learn is slow to import
 
     config: ChoicesConfig = cell.config
     _check(cell)
@@ -101,14 +94,14 @@ def run(cell: Cell, options: RunOptions) -> dict[str, Any]:
         | {
             name: score(make, *source, data.X_target, np.random.default_rng(cell.seed))
             for name, score in (
-                ("source_validation", source_validation_score),
-                ("reverse_validation", reverse_validation_score),
+                ("source_validation", selection.source_validation_score),
+                ("reverse_validation", selection.reverse_validation_score),
             )
         }
         | {
-            "entropy": mean_entropy(proba),
-            "mutual_information": mutual_information(proba),
-            "neighbourhood_density": soft_neighbourhood_density(proba),
+            "entropy": selection.mean_entropy(proba),
+            "mutual_information": selection.mutual_information(proba),
+            "neighbourhood_density": selection.soft_neighbourhood_density(proba),
         }
     )
 

@@ -150,7 +150,7 @@ EXPERIMENT = Experiment(
     methods=METHODS,
     default_methods=("source-only", "kl"),
     # The network of KLIEP has no noisy codes; all others differ from source-only in one thing.
-    partners={"kliep": "unweighted"},
+    partners={"kliep": "unweighted", "augmented-kl": "augmented"},
     data=("mnist5k", "uci_digits", "printed_digits", "mnist", "usps"),
     run="fewshot_course.experiments.kl_adaptation:run",
 )
