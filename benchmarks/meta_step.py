@@ -5,7 +5,7 @@
 Both orders compute the same gradient (checked first).  Their steps are interleaved, so that what
 else the machine does hits both alike; CPU time of this process is compared, median over the
 rounds, on one thread.  The strided network of MAML's authors stands beside them: another network.
-Below, the seconds that 48 tasks take when they are scored: alone, and together.
+Below, the time that 48 tasks take when they are scored: alone, and together.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
@@ -154,9 +155,13 @@ def scoring(framework: str, rounds: int) -> None:
         learner = prepared(framework, method, {"channels": 32}, episodes)
         parts = (episodes.X_support, episodes.y_support, episodes.X_query, episodes.y_query)
         alone = [Episodes(*(part[i : i + 1] for part in parts)) for i in range(len(episodes))]
-        contenders = {
-            "alone": lambda learner=learner, alone=alone: [learner.evaluate(one) for one in alone],
-            "together": lambda learner=learner: learner.evaluate(episodes),
+
+        def one_by_one(learner: Any = learner, alone: Any = alone) -> list[np.ndarray]:
+            return [learner.evaluate(one) for one in alone]
+
+        contenders: dict[str, Work] = {
+            "alone": one_by_one,
+            "together": partial(learner.evaluate, episodes),
         }
         assert np.allclose(np.concatenate(contenders["alone"]()), contenders["together"]())
         found = medians(contenders, rounds)
