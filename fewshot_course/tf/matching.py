@@ -7,7 +7,6 @@ label as much as it resembles it: attention, with cosines as scores.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -90,13 +89,8 @@ class MatchingNet(MetricLearner, settings.MatchingNet):
 
         return _mean(self._in_chunks("meta", run, episode))
 
-    def _how(self) -> tuple[Any, ...]:
-        return (self.scale,)
-
-    def _logits(
-        self, support: tf.Tensor, ys: tf.Tensor, query: tf.Tensor, ways: int, *how: Any
-    ) -> tf.Tensor:
-        return attention_logits(query, support, ys, ways, *how)
+    def _logits(self, support: tf.Tensor, ys: tf.Tensor, query: tf.Tensor, ways: int) -> tf.Tensor:
+        return attention_logits(query, support, ys, ways, self.scale)
 
     def _parts(self, support: tf.Tensor, ys: tf.Tensor, ways: int) -> dict[str, tf.Tensor]:
         return {"support": support}

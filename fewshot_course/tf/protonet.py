@@ -236,13 +236,7 @@ class MetricLearner(MetaLearner):
         named = type(self.network_) in meta_networks.NAMED
         return {k: v for k, v in weights.items() if not (named and k.startswith("head."))}
 
-    def _how(self) -> tuple[Any, ...]:
-        """Return the settings that ``_logits`` follows; they may be set anew after a ``fit``."""
-        raise NotImplementedError
-
-    def _logits(
-        self, support: tf.Tensor, ys: tf.Tensor, query: tf.Tensor, ways: int, *how: Any
-    ) -> tf.Tensor:
+    def _logits(self, support: tf.Tensor, ys: tf.Tensor, query: tf.Tensor, ways: int) -> tf.Tensor:
         raise NotImplementedError  # what tells the methods apart
 
     def _parts(self, support: tf.Tensor, ys: tf.Tensor, ways: int) -> dict[str, tf.Tensor]:
@@ -251,21 +245,24 @@ class MetricLearner(MetaLearner):
 
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
         theta, ways = self._trained(), int(episodes.y_support.max()) + 1
-        statistics, how = self.statistics, self._how()
+        statistics = self.statistics
 
-        def run(Xs: tf.Tensor, ys: tf.Tensor, Xq: tf.Tensor) -> tf.Tensor:
-            support, query = embed(self.network_, theta, Xs, Xq, statistics)
-            return self._logits(support, ys, query, ways, *how)
+        def run(Xs: tf.Tensor, Xq: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return embed(self.network_, theta, Xs, Xq, statistics)
 
+        # Of a named network, a block of tasks takes longer than the calls of its operations.
+        # ``vectorized_map``, which runs other ones, is compiled, once for each of the statistics.
+        ask: Any = run
+        if type(self.network_) not in meta_networks.NAMED:
+            kind = ("embed", statistics)
+            ask = self._compiled.setdefault(kind, tf.function(run, autograph=False))
         examples = episodes.X_support.shape[1] + episodes.X_query.shape[1]
         size = 1 if self._task_by_task() else max(1, _BLOCK // examples)
         done = []
         for start in range(0, len(episodes), size):
             Xs, ys, Xq, _ = self._tensors(_slice(episodes, start, start + size))
-            # Settings may be set anew after a fit: each combination is compiled for itself.
-            kind = ("query", ways, statistics, *how, *Xs.shape, *Xq.shape)
-            compiled = self._compiled.setdefault(kind, tf.function(run, autograph=False))
-            done.append(to_array(compiled(Xs, ys, Xq)))
+            support, query = ask(Xs, Xq)
+            done.append(to_array(self._logits(support, ys, query, ways)))
         return np.concatenate(done)
 
     def _predictor(
@@ -283,7 +280,7 @@ class MetricLearner(MetaLearner):
             for block in blocks:
                 x = to_tensor(block, self._device, self.dtype)
                 support, query = embed(self.network_, theta, Xs, x, self.statistics)
-                outputs.append(to_array(self._logits(support, ys, query, ways, *self._how())[0]))
+                outputs.append(to_array(self._logits(support, ys, query, ways)[0]))
             return np.concatenate(outputs)
 
         support, _ = embed(self.network_, theta, Xs, Xs[:, :1], self.statistics)
@@ -307,14 +304,8 @@ class ProtoNet(MetricLearner, settings.ProtoNet):
 
         return _mean(self._in_chunks("meta", run, episode))
 
-    def _how(self) -> tuple[Any, ...]:
-        return self.distance, self.scale
-
-    def _logits(
-        self, support: tf.Tensor, ys: tf.Tensor, query: tf.Tensor, ways: int, *how: Any
-    ) -> tf.Tensor:
-        distance, scale = how
-        return -scale * class_distances(query, support, ys, ways, distance)
+    def _logits(self, support: tf.Tensor, ys: tf.Tensor, query: tf.Tensor, ways: int) -> tf.Tensor:
+        return -self.scale * class_distances(query, support, ys, ways, self.distance)
 
     def _parts(self, support: tf.Tensor, ys: tf.Tensor, ways: int) -> dict[str, tf.Tensor]:
         return {"prototypes": prototypes(support, ys, ways)}

@@ -7,7 +7,6 @@ label as much as it resembles it: attention, with cosines as scores.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,11 +83,8 @@ class MatchingNet(MetricLearner, settings.MatchingNet):
         )
         return loss, list(torch.autograd.grad(loss, list(theta.values()))) if theta else []
 
-    def _how(self) -> tuple[Any, ...]:
-        return (self.scale,)
-
-    def _logits(self, support: Tensor, ys: Tensor, query: Tensor, ways: int, *how: Any) -> Tensor:
-        return attention_logits(query, support, ys, ways, *how)
+    def _logits(self, support: Tensor, ys: Tensor, query: Tensor, ways: int) -> Tensor:
+        return attention_logits(query, support, ys, ways, self.scale)
 
     def _parts(self, support: Tensor, ys: Tensor, ways: int) -> dict[str, Tensor]:
         return {"support": support}

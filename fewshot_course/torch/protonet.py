@@ -7,7 +7,6 @@ a query belongs to the class with the nearest prototype.  Nothing is adapted by 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -228,11 +227,7 @@ class MetricLearner(MetaLearner):
         named = type(self.network_) in meta_networks.NAMED
         return {k: v for k, v in weights.items() if not (named and k.startswith("head."))}
 
-    def _how(self) -> tuple[Any, ...]:
-        """Return the settings that ``_logits`` follows; they may be set anew after a ``fit``."""
-        raise NotImplementedError
-
-    def _logits(self, support: Tensor, ys: Tensor, query: Tensor, ways: int, *how: Any) -> Tensor:
+    def _logits(self, support: Tensor, ys: Tensor, query: Tensor, ways: int) -> Tensor:
         raise NotImplementedError  # what tells the methods apart
 
     def _parts(self, support: Tensor, ys: Tensor, ways: int) -> dict[str, Tensor]:
@@ -248,7 +243,7 @@ class MetricLearner(MetaLearner):
         for start in range(0, len(episodes), size):
             Xs, ys, Xq, _ = self._tensors(_slice(episodes, start, start + size))
             support, query = embed(self.network_, theta, Xs, Xq, self.statistics)
-            done.append(to_array(self._logits(support, ys, query, ways, *self._how())))
+            done.append(to_array(self._logits(support, ys, query, ways)))
         return np.concatenate(done)
 
     @torch.no_grad()
@@ -268,7 +263,7 @@ class MetricLearner(MetaLearner):
             for block in blocks:
                 x = to_tensor(block, self._device, self.dtype)
                 support, query = embed(self.network_, theta, Xs, x, self.statistics)
-                outputs.append(to_array(self._logits(support, ys, query, ways, *self._how())[0]))
+                outputs.append(to_array(self._logits(support, ys, query, ways)[0]))
             return np.concatenate(outputs)
 
         support, _ = embed(self.network_, theta, Xs, Xs[:, :1], self.statistics)
@@ -288,12 +283,8 @@ class ProtoNet(MetricLearner, settings.ProtoNet):
         )  # fmt: skip
         return loss, list(torch.autograd.grad(loss, list(theta.values()))) if theta else []
 
-    def _how(self) -> tuple[Any, ...]:
-        return self.distance, self.scale
-
-    def _logits(self, support: Tensor, ys: Tensor, query: Tensor, ways: int, *how: Any) -> Tensor:
-        distance, scale = how
-        return -scale * class_distances(query, support, ys, ways, distance)
+    def _logits(self, support: Tensor, ys: Tensor, query: Tensor, ways: int) -> Tensor:
+        return -self.scale * class_distances(query, support, ys, ways, self.distance)
 
     def _parts(self, support: Tensor, ys: Tensor, ways: int) -> dict[str, Tensor]:
         return {"prototypes": prototypes(support, ys, ways)}

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from fewshot_course import cli
 from fewshot_course.data import where
 from fewshot_course.experiments import characters, domains, networks
+from fewshot_course.experiments.maml import nearest_mean_accuracy
 from fewshot_course.experiments.networks import (
     ArchitectureMismatch,
     CardMismatch,
@@ -307,6 +308,45 @@ def test_both_frameworks_load_one_file_and_score_alike(trained, framework):
     stored, again, queries = row
     assert abs(stored - again) <= 1
     assert queries == 20 * 10
+
+
+BASELINES = {
+    "FrozenBody": {"network": "mlp", "hidden": [8], "n_tasks": 1, "lr": 0.01},
+    "MatchingNet": {"network": "mlp", "hidden": [8], "n_tasks": 1, "scale": 10.0},
+    "ProtoNet": {"network": "mlp", "hidden": [], "n_tasks": 1},  # raw pixels
+}
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_baselines_go_through_the_same_queue_and_score_alike_in_both_frameworks(method, tmp_path):
+    pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+    planned = networks.dataclasses.replace(
+        plan("tiny", tmp_path), method=method, settings=BASELINES[method]
+    )
+    train_networks([planned], tmp_path, tmp_path / "c", say=lambda line: None)
+    card = load_card("tiny", tmp_path)
+    assert card["weights"]["bytes"] < 5_000  # the head of all 715 base classes is left behind
+    for framework in ("torch", "tensorflow"):
+        stored, again = repeat_first_steps("tiny", framework, tmp_path)
+        assert again == pytest.approx(stored, rel=1e-4)
+        ((right, found, _),) = repeat_scores("tiny", framework, tmp_path)
+        assert abs(right - found) <= 1
+
+
+def test_raw_pixels_have_the_score_of_the_nearest_mean(tmp_path):
+    planned = networks.dataclasses.replace(
+        plan("tiny", tmp_path), settings=BASELINES["ProtoNet"], budget=2
+    )
+    train_networks([planned], tmp_path, tmp_path / "c", say=lambda line: None)
+    test = characters.read_parts(planned.data)["test"]
+
+    class Pixels:
+        evaluate = staticmethod(nearest_mean_accuracy)
+
+    row = load_card("tiny", tmp_path)["scores"][0]
+    expected = characters.count_correct(Pixels, test, row, characters.TEST_SEED)
+    # Differences of squares and products round differently where two means are equally near.
+    assert np.abs(np.array(row["correct"]) - expected).sum() <= 1
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -32,5 +32,5 @@ def test_nothing_ended_before_its_time(losses):
 
 def test_each_fit_resumes_and_ends_as_if_never_interrupted(losses):
     whole, _, resumed = losses
-    assert len(whole) == 9
+    assert len(whole) == 10
     assert resumed == whole
