@@ -410,5 +410,5 @@ def test_many_rows_take_seconds(tmp_path):
     np.savez(tmp_path / "big.npz", X=X, y=y)
     start = time.process_time()
     report = write_report(tmp_path / "big.npz", tmp_path / "r.html")
-    assert time.process_time() - start < 60  # 25 on a machine that has nothing else to do
+    assert time.process_time() - start < 25
     assert report.choice.learns

@@ -30,13 +30,34 @@ def check_all(examples, methods, folder):
         assert (again.kind, again.title) == (examples.kind, method.name)
 
 
-@pytest.mark.parametrize(("kind", "n"), [("vector_npz", 8), ("image_folder", 11)])
+@pytest.mark.parametrize(("kind", "n"), [("vector_npz", 8), ("image_folder", 10)])
 def test_every_model_of_arrays_comes_back(tmp_path, kind, n):
     examples = read_examples(getattr(own_data, kind)(tmp_path, unlabelled=4))
     methods, left_out = methods_for(examples, "torch", "off")
     assert len(methods) == n
     assert not left_out
     check_all(examples, methods, tmp_path)
+
+
+def test_the_network_for_characters_comes_back(tmp_path):
+    """Strokes, upright and flat, dark on bright: what looks like writing meets the network."""
+    X = np.full((16, 30, 30), 0.9)
+    for i in range(16):
+        at = 3 + i
+        X[i, at : at + 3, 4:26] = 0.05
+        if i % 2:
+            X[i] = X[i].T.copy()
+    np.savez(tmp_path / "ink.npz", X=X, y=np.arange(16) % 2)
+    examples = read_examples(tmp_path / "ink.npz")
+    methods, _ = methods_for(examples, "torch", "off")
+    (network,) = (m for m in methods if m.name == "prototypical network (characters)")
+    check_all(examples, [network], tmp_path)
+    model = network.model(examples, 0).fit(examples.X[:8], examples.y[:8])
+    assert (model.predict_index(examples.X[8:]) == examples.y[8:]).mean() > 0.7
+    # It sees bright strokes on dark ground, whatever the file has.
+    np.testing.assert_allclose(
+        model.features(examples.X), model.features(1 - examples.X), atol=1e-5
+    )
 
 
 def test_every_model_of_texts_comes_back(tmp_path):
