@@ -44,6 +44,8 @@ class AdaBNAdapter(Adapter):
         prediction_samples: codes averaged in a prediction; 0 takes the mean code.
         dtype: "float32" or "float64".
         random_state: seed; the same seed gives the same run in both frameworks.
+        precision: what the encoder's matrix products are computed in while training: "float32"
+            (that is, ``dtype``) or "bfloat16", for a GPU or a processor with instructions for it.
 
     Attributes:
         network_: the trained ``StochasticClassifier``, with the target's statistics.
@@ -66,6 +68,7 @@ class AdaBNAdapter(Adapter):
         prediction_samples: int = 0,
         dtype: str = "float32",
         random_state: int | None = None,
+        precision: str = "float32",
     ) -> None:
         self.network = network
         self.latent_dim = latent_dim
@@ -77,6 +80,7 @@ class AdaBNAdapter(Adapter):
         self.prediction_samples = prediction_samples
         self.dtype = dtype
         self.random_state = random_state
+        self.precision = precision
 
     def _aligns(self) -> bool:
         return False
