@@ -202,7 +202,10 @@ def _score(
         return None
     answers = _answers(group, list(scores), metric)
     if answers is None:
-        return mean_interval(list(scores.values()), confidence)
+        found = mean_interval(list(scores.values()), confidence)
+        if not is_percent(metric) or found.n == 1:
+            return found
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
     return accuracy_interval(answers, confidence)
 
 

@@ -174,3 +174,11 @@ def test_a_method_is_compared_with_its_partner():
     assert summarise(runs, baseline="source-only")[3].baseline == "source-only"
     without = [r for r in runs if r.method != "unweighted"]
     assert summarise(without)[2].baseline == "source-only"
+
+
+def test_a_share_has_no_end_above_one():
+    runs = [line("plain", 1, seed, score) for seed, score in enumerate((0.99, 1.0, 0.97))]
+    (row,) = summarise(runs)
+    plain = mean_interval([0.99, 1.0, 0.97])
+    assert plain.high > 1
+    assert (row.score.low, row.score.high) == (plain.low, 1.0)
