@@ -128,9 +128,9 @@ def read_examples(
             ``X`` (vectors ``(n, d)``, or images ``(n, h, w[, c])`` in [0, 1]) and ``y`` (whole
             numbers, -1 means unknown, or words, "" means unknown); or a folder with a sub-folder
             of images for each class, and perhaps one named ``unlabelled``.
-        label: the column of labels; ``None``: one named as in :data:`LABELS`.
-        text: the column of texts; ``None``: one named as in :data:`TEXTS`, or the only one that
-            holds sentences.
+        label: the column of labels; ``None``: one named "label", "target", "class" or the like.
+        text: the column of texts; ``None``: one named "text", "review" or the like, or the only
+            one that holds sentences.
         group: a column that says which rows belong together (a person, a device, a day); such
             rows never lie on both sides of a split.
         image_size: side of the square that images of a folder are resized to, >= 8.

@@ -26,7 +26,6 @@ _LAYERS = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @checked
-@torch.no_grad()
 def adapt_batch_norm(network: nn.Module, blocks: Sequence[Tensor]) -> int:
     """Set the statistics of every batch-norm layer to those of its inputs over all examples.
 
@@ -51,16 +50,17 @@ def adapt_batch_norm(network: nn.Module, blocks: Sequence[Tensor]) -> int:
     was_training = network.training
     network.eval()
     order: dict[nn.Module, None] = {}
-    with _watching(_layers(network), lambda layer, _: order.setdefault(layer)):
-        network(blocks[0][:1])
-    for layer in order:
-        moments = Moments()
-        with _watching([layer], lambda _, x, into=moments: into.add(_rows(x, axis=1))):
-            for block in blocks:
-                network(block)
-        mean, variance = _statistics(layer)
-        mean.copy_(torch.as_tensor(moments.mean))
-        variance.copy_(torch.as_tensor(moments.variance))
+    with torch.no_grad():
+        with _watching(_layers(network), lambda layer, _: order.setdefault(layer)):
+            network(blocks[0][:1])
+        for layer in order:
+            moments = Moments()
+            with _watching([layer], lambda _, x, into=moments: into.add(_rows(x, axis=1))):
+                for block in blocks:
+                    network(block)
+            mean, variance = _statistics(layer)
+            mean.copy_(torch.as_tensor(moments.mean))
+            variance.copy_(torch.as_tensor(moments.variance))
     network.train(was_training)
     return len(order)
 
