@@ -30,25 +30,7 @@ from fewshot_course.data import (
 from fewshot_course.evaluation import Interval, mean_interval
 from fewshot_course.experiments.looks import Look, Looks
 
-__all__ = [
-    "BUDGET",
-    "LEARNS_FROM",
-    "METHODS",
-    "UNITS",
-    "Watched",
-    "answers",
-    "check_plan",
-    "count_correct",
-    "first_losses",
-    "interval",
-    "pack",
-    "read_parts",
-    "sampler",
-    "score_part",
-    "shares",
-    "train",
-    "unpack",
-]
+__all__ = ["Watched", "count_correct", "read_parts", "sampler", "score_part", "train"]
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Parts = dict[str, Arrays]

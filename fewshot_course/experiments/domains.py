@@ -26,21 +26,7 @@ from fewshot_course.experiments.kl_adaptation import EXPERIMENT, KLAdaptationCon
 from fewshot_course.experiments.looks import Look, Looks
 from fewshot_course.experiments.results import pack_answers, unpack_answers
 
-__all__ = [
-    "BUDGET",
-    "LEARNS_FROM",
-    "METHODS",
-    "UNITS",
-    "answers",
-    "check_plan",
-    "first_losses",
-    "interval",
-    "pack",
-    "read_parts",
-    "shares",
-    "train",
-    "unpack",
-]
+__all__ = ["answers", "read_parts", "train"]
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Parts = dict[str, Arrays]

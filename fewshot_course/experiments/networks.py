@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 import fewshot_course
-from fewshot_course._arguments import checked
+from fewshot_course._arguments import COUNT, checked
 from fewshot_course._checks import check_choice, check_keys, check_number
 from fewshot_course._reading import parse_json, read_yaml
 from fewshot_course.checkpoints import CheckpointError
@@ -727,7 +727,7 @@ def repeat_first_steps(
         return card["first_losses"], _first_losses(plan, parts, "cpu")
 
 
-@checked
+@checked(n=COUNT)
 def repeat_scores(
     name: str,
     framework: str = "torch",
@@ -740,8 +740,8 @@ def repeat_scores(
         name: of the network.
         framework: to score in.
         folder: of weights and cards; ``None``: the course's own.
-        n: tasks or items of each row; ``None``: those of ``REPEATED``; as many as there are, at
-            most.
+        n: tasks or items of each row, at most as many as there are; ``None``: those of
+            ``REPEATED``.
 
     Returns:
         For each row: right answers by the card and now, and the number of questions.  They agree
@@ -760,7 +760,10 @@ def repeat_scores(
         for stored in card["scores"]:
             row = {k: stored[k] for k in stored if k not in ("accuracy", "low", "high", "correct")}
             _check_data(card, parts, [recipe.score_part(row)])
-            asked = min(n or REPEATED[recipe.UNITS], row[recipe.UNITS])
+            there = row[recipe.UNITS]
+            if n is not None and n > there:
+                raise ValueError(f"n={n}, but a row of {name} has {there} {recipe.UNITS}.")
+            asked = n or min(REPEATED[recipe.UNITS], there)
             before = recipe.unpack(stored["correct"])[:asked]
             now = recipe.answers(estimator, parts, row, asked)
             questions = asked * recipe.questions(row)

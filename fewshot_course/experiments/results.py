@@ -221,7 +221,7 @@ def pack_answers(correct: Any) -> str:
 
 
 @checked
-def place_answers(right: Any, items: Any, n_items: int) -> np.ndarray:
+def place_answers(right: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
     """Return the answers of one draw among all items that any draw may be scored on.
 
     Args:
@@ -233,7 +233,7 @@ def place_answers(right: Any, items: Any, n_items: int) -> np.ndarray:
         ``(n_items,)`` float64: 1, 0, and NaN for an item that was not asked.
     """
     answers = np.full(n_items, np.nan)
-    answers[np.asarray(items)] = np.asarray(right, np.float64)
+    answers[items] = right.astype(np.float64)
     return answers
 
 

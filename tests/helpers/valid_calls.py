@@ -49,6 +49,8 @@ LEFT_OUT = {
     "experiments.networks.try_settings": "trains; its plans are checked by load_plans",
     "experiments.characters.train": "trains; its settings are checked by load_plans",
     "experiments.characters.count_correct": "takes a trained network",
+    "experiments.domains.answers": "takes a trained network",
+    "experiments.domains.train": "trains; its settings are checked by load_plans",
     "experiments.characters.sampler": "a helper of the two above",
     "experiments.characters.score_part": "a helper of the two above",
     "experiments.leaderboard.run": "called by the runner with checked cells",
@@ -236,6 +238,10 @@ def shared(folder: Path) -> Calls:
             "name": "kl.gaussian_kl", "answer": lambda *a: 0.0, "framework": "numpy",
         },
         "experiments.characters.read_parts": {"data": {"name": "glyphs", "size": 14}},
+        "experiments.domains.read_parts": {
+            "data": {"data": "mnist5k->uci_digits", "draw": 0, "image_size": 8, "n_source": 20,
+                     "n_target": 20, "n_test": 20},
+        },
         "experiments.estimate.extrapolate": {
             "few": [1.0, 1.1], "more": [2.0, 2.1], "counts": (10, 20), "steps": 100,
         },
