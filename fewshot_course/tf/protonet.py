@@ -241,7 +241,7 @@ class MetricLearner(MetaLearner):
 
     def _parts(self, support: tf.Tensor, ys: tf.Tensor, ways: int) -> dict[str, tf.Tensor]:
         """Return what a new task's model consists of."""
-        raise NotImplementedError
+        raise NotImplementedError  # prototypes or examples: the method knows
 
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
         theta, ways = self._trained(), int(episodes.y_support.max()) + 1

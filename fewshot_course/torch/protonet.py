@@ -232,7 +232,7 @@ class MetricLearner(MetaLearner):
 
     def _parts(self, support: Tensor, ys: Tensor, ways: int) -> dict[str, Tensor]:
         """Return what a new task's model consists of."""
-        raise NotImplementedError
+        raise NotImplementedError  # prototypes or examples: the method knows
 
     @torch.no_grad()
     def _apply(self, episodes: Episodes, steps: int, lr: float) -> np.ndarray:
