@@ -42,13 +42,15 @@ def predict_file(
 
     Raises:
         FileNotFoundError: if there is no such file, or no folder for ``out``.
-        ValueError: for data that do not fit the model.
+        ValueError: for data that do not fit the model, or if ``out`` is a file that holds anything
+            but predictions; it stays as it is.
     """
     out = Path(out)
     if out.suffix.lower() != ".csv":
         raise ValueError(f"out={str(out)!r} must end in .csv.")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"the folder {str(out.parent)!r} does not exist; make it first.")
+    _keep_foreign(out)
     fitted, data = load_model(model), Path(data)
     if not data.exists():
         raise FileNotFoundError(f"there is no file or folder {str(data)!r}.")
@@ -59,6 +61,18 @@ def predict_file(
         table[f"probability of {name}"] = column.round(6)
     _write(table, out)
     return table
+
+
+def _keep_foreign(out: Path) -> None:
+    """Raise if a file would be lost that no earlier call has written, such as the data itself."""
+    if not out.exists():
+        return
+    start = b"where,class,probability of "
+    if not out.is_file() or out.read_bytes()[: len(start)] != start:
+        raise ValueError(
+            f"out={str(out)!r} is there and holds something else than predictions; "
+            f"name another file, or move it away."
+        )
 
 
 def _read(model: Model, data: Path, text: str | None) -> tuple[list[str], Any]:

@@ -391,6 +391,16 @@ def test_the_command_predicts(tmp_path):
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-5)
     done = runner.invoke(cli.app, ["predict", *arguments, "--out", str(tmp_path / "p.txt")])
     assert (done.exit_code, "must end in .csv" in done.output) == (2, True)
+    # Predictions of before are written anew; the data themselves are never lost.
+    again = runner.invoke(cli.app, ["predict", *arguments, "--out", str(tmp_path / "p.csv")])
+    assert again.exit_code == 0, again.output
+    before = (tmp_path / "b.csv").read_bytes()
+    done = runner.invoke(
+        cli.app,
+        ["predict", arguments[0], str(tmp_path / "b.csv"), "--out", str(tmp_path / "b.csv")],
+    )
+    assert (done.exit_code, "something else than predictions" in done.output) == (2, True)
+    assert (tmp_path / "b.csv").read_bytes() == before
 
 
 def test_a_table_of_a_file_is_data_and_no_more(tmp_path):
